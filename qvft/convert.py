@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
-from qvft.recipe.data_options import add_data_options, values_by_key
+from qvft.recipe.command_line import add_data_options, values_by_key
 from qvft.recipe.next_command import print_next
 from qvft.terminal import program
 

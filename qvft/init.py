@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qvft.files import given_path
 from qvft.log import exit_status, stdout
-from qvft.recipe.data_options import add_data_options, values_by_key
+from qvft.recipe.command_line import add_data_options, values_by_key
 from qvft.terminal import program
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from qvft.benchmark.training import laid_out, prepared, rows_of_batches
 from qvft.errors import FailedError
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "plain_peft.py"
 
@@ -59,7 +59,7 @@ def plain_peft() -> ModuleType:
 def test_the_plain_script_computes_the_loss_of_a_batch_that_qvft_does(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    work = training_setup(load_recipe(str(recipe_file)))
+    work = prepare_training(load_recipe(str(recipe_file)))
     batch = rows_of_batches(work, prepared(work), steps=1)[0]
     assert {row.kind for _, row in batch} == {"caption", "question"}
     ours = Steps(work.loaded.model, bf16=False)

@@ -84,7 +84,7 @@ def test_data_without_texts_is_refused_before_the_model_is_loaded(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     data = write(tmp_path / "data", {}, {})
-    monkeypatch.setattr("qvft.training.training_setup.base_model", None)
+    monkeypatch.setattr("qvft.training.prepare_training.base_model", None)
     assert train(command(recipe_file, data, tmp_path)) == 2
     assert "data.train: holds no text to train on" in capsys.readouterr().err
 
@@ -158,13 +158,13 @@ def test_captions_that_the_text_branch_does_not_see_whole_are_counted(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from qvft.recipe.load import load_recipe
+    from qvft.training.prepare_training import prepare_training
     from qvft.training.run_warnings import run_warnings
-    from qvft.training.training_setup import training_setup
 
     captions = [{"caption": "a red circle " * 20}, {"caption": "a red circle"}]
     data = write(tmp_path / "data", *captions)
     recipe = load_recipe(recipe_file, [f"data.train.path={data}", "objectives={itc: 1.0}"])
-    said = run_warnings(training_setup(recipe))
+    said = run_warnings(prepare_training(recipe))
     message = "reads 32 tokens: it does not see the end of 1 of 2 captions"
     assert f"rows: the text branch of itc, itm and itg {message}" in said
 
@@ -178,9 +178,9 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
     from qvft.data.question_reader import QuestionReader
     from qvft.data.rows import evaluation_rows
     from qvft.recipe.load import load_recipe
-    from qvft.training.training_setup import training_setup
+    from qvft.training.prepare_training import prepare_training
 
-    work = training_setup(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
+    work = prepare_training(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
     collator = work.loaded.collator
     reader = QuestionReader(collator.template.tokenizer, 12)
     rows = evaluation_rows(work.train.samples)

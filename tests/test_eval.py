@@ -12,7 +12,7 @@ import pytest
 from qvft.errors import DataError
 from qvft.eval import main
 from qvft.recipe.load import load_recipe
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 PREDICTED = ["eval.blind=false", "data.num_workers=0"]
 
@@ -135,7 +135,7 @@ def test_a_model_without_data_is_told_what_is_missing(merged: Path, capsys) -> N
 
 
 def test_training_does_not_read_the_test_split(recipe_file: Path) -> None:
-    work = training_setup(load_recipe(recipe_file, ["data.eval.path=absent.jsonl"]))
+    work = prepare_training(load_recipe(recipe_file, ["data.eval.path=absent.jsonl"]))
     assert work.eval is None
 
 
@@ -144,4 +144,4 @@ def test_training_reads_the_evaluation_split_where_it_is_told_to_watch_it(
 ) -> None:
     recipe = load_recipe(recipe_file, ["data.eval.path=absent.jsonl", "train.eval_steps=2"])
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        training_setup(recipe)
+        prepare_training(recipe)

@@ -31,7 +31,7 @@ from qvft.training.objectives.objective_table import (
     custom_objectives,
     register_objective,
 )
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "extending"
@@ -113,7 +113,7 @@ def test_another_objective_does_not_take_a_checkpoint(run: Path, recipe_file: Pa
 
 
 def test_the_sum_over_small_batches_is_that_of_a_large_one(recipe_file: Path) -> None:
-    work = training_setup(load_recipe(recipe_file, [LENGTH]))
+    work = prepare_training(load_recipe(recipe_file, [LENGTH]))
     plan = work.plans[0]
     work.counts(plan)
     rows = work.rows(plan, work.train, training=True)[:6]
@@ -203,7 +203,7 @@ def test_a_family_from_outside_is_trained_merged_and_evaluated(
 )
 def test_what_is_no_row_is_refused(recipe_file: Path, overrides: list[str], where: str) -> None:
     with pytest.raises(RecipeError) as refusal:
-        training_setup(load_recipe(recipe_file, overrides))
+        prepare_training(load_recipe(recipe_file, overrides))
     assert refusal.value.where == where
 
 
@@ -219,7 +219,7 @@ def test_names_of_objectives(recipe_file: Path) -> None:
     assert register_objective(own) is own
     with pytest.raises(ValueError, match="already"):
         register_objective(Objective("nothing", lambda model: Nothing()))
-    base = training_setup(load_recipe(recipe_file)).loaded.base
+    base = prepare_training(load_recipe(recipe_file)).loaded.base
     assert custom_objectives({"nothing": 1.0}, base) == {"nothing": (own, 1.0)}
     with pytest.raises(RecipeError, match="second"):
         custom_objectives({"target_length.OBJECTIVE": 1.0, "target_length:OBJECTIVE": 1.0}, base)

@@ -43,6 +43,6 @@ def test_figures_name_their_extra(tiny_folder: Path, tmp_path: Path, capsys) -> 
 
 @pytest.mark.usefixtures("absent")
 def test_4_bits_name_their_package(recipe_file: Path, tmp_path: Path, capsys) -> None:
-    given = [str(recipe_file), "model.quantize.scheme=nf4", f"run.dir={tmp_path}"]
+    given = [str(recipe_file), "model.quantization.load_in_4bit=true", f"run.dir={tmp_path}"]
     assert train(given) == 2
     assert "pip install 'bitsandbytes'" in capsys.readouterr().err

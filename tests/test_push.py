@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hub_server import Hub, local_hub
 
+from qvft.adapters.manifest import fingerprints
 from qvft.files import sha256_file
 from qvft.init import main as init
 from qvft.push import main
-from qvft.setup.hashes import trained_files
 from qvft.weights.merge import merge_run
 
 REPO = "anna/scans"
@@ -44,7 +44,7 @@ def run(make_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = {
         "n": 2,
         "metrics": {"exact_match": 50.0},
-        "model": {"adapter_sha256": trained_files(folder / "adapter")},
+        "model": {"adapter_sha256": fingerprints(folder / "adapter")},
     }
     (folder / "eval" / "test" / "report.json").write_text(json.dumps(report))
     row = {"image": "a.png", "question": "Who is it?", "prediction": "Mrs Smith"}

@@ -17,17 +17,22 @@ from typing import Any
 from qvft.garbage_collection import rare_collections
 
 STAGES = {
-    "reading and checking the data": "qvft.training.training_setup.read_split",
-    "loading the model": "qvft.training.training_setup.base_model",
-    "feature cache": "qvft.training.run_setup.with_features",
+    "reading and checking the data": "qvft.training.prepare_training.read_split",
+    "loading the model": "qvft.training.prepare_training.base_model",
+    "feature cache": "qvft.training.training_run.with_features",
     "preflight: exchanged images": "qvft.training.phase_setup.check_image_matters",
     "training steps": "qvft.training.trainer.QFormerTrainer.training_step",
     "training, beside its steps": "qvft.training.trainer.QFormerTrainer.train",
-    "saving": "qvft.training.run_setup.save_checkpoint",
+    "saving": "qvft.training.training_run.save_checkpoint",
 }
 """Functions by stage; of `train` the steps are taken off."""
 
-IMPORTED = ("torch", "qvft.training.training_setup", "qvft.training.phase_setup", "qvft.api.train")
+IMPORTED = (
+    "torch",
+    "qvft.training.prepare_training",
+    "qvft.training.phase_setup",
+    "qvft.api.train",
+)
 
 
 def timed(function: Callable[..., Any], title: str, spent: dict[str, float]) -> Callable[..., Any]:

@@ -1,12 +1,15 @@
-"""Freezes and unfreezes components, and counts trainable and frozen parameters."""
+"""Freezes and unfreezes components; counts trainable and frozen parameters, and shows them as a
+table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from rich.table import Table
 from torch import nn
 
 from qvft.models.families import Family
@@ -118,3 +121,30 @@ def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:
 def total_count(rows: list[ComponentCount]) -> ComponentCount:
     """Sum of the rows."""
     return ComponentCount("total", sum(r.total for r in rows), sum(r.trainable for r in rows))
+
+
+def component_table(counts: Sequence[ComponentCount], *, title: str) -> Table:
+    """Table of all and trained parameters and percentages, with the sum below."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("component")
+    for column in ("total", "trainable", "%"):
+        table.add_column(column, justify="right")
+    for row in counts:
+        table.add_row(*_cells(row))
+    table.add_section()
+    table.add_row(*_cells(total_count(list(counts))))
+    return table
+
+
+def _cells(row: ComponentCount) -> list[str]:
+    return [
+        row.title or row.component,
+        millions(row.total),
+        millions(row.trainable),
+        f"{row.percent:.2f}",
+    ]
+
+
+def millions(count: int) -> str:
+    """A parameter count as text: 2651.74 M, and plain below ten thousand."""
+    return f"{count / 1e6:.2f} M" if count >= 10_000 else str(count)

@@ -28,8 +28,15 @@ def train(
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.start_run import start_run
-    from qvft.training.resolve_revision import rates_from_lock, resolve_revision, revision_from_lock
-    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
+    from qvft.training.run_folder import (
+        check_folder,
+        claimed_folder,
+        has_progress,
+        is_finished,
+        rates_from_lock,
+        resolve_revision,
+        revision_from_lock,
+    )
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)
@@ -54,18 +61,17 @@ def train(
     texts = training_texts(recipe)
 
     # All checks that need no torch are done.
-    from qvft.adapters.component_table import component_table
+    from qvft.adapters.freeze import component_table
     from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
     from qvft.evaluation.text_scores import text_scores
     from qvft.setup.mixing import share_text
-    from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
+    from qvft.training.prepare_training import prepare_training
     from qvft.training.run_warnings import query_warnings, run_warnings
-    from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
-    work = training_setup(
+    work = prepare_training(
         recipe, texts=texts, callbacks=callbacks, rewards=reward_functions, scores=text_scores
     )
     require_space(folder, work.needed_bytes())
@@ -86,13 +92,7 @@ def train(
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
         work.cache_features()
         with progress_page(folder) as page:
-            run_phases(
-                folder,
-                phase_setups(work),
-                save_weights=work.save_weights,
-                restore_weights=work.restore_weights,
-                page=page,
-            )
+            run_phases(folder, work, page=page)
         for sentence in query_warnings(work):
             logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")

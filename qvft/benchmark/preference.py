@@ -27,11 +27,10 @@ from qvft.recipe.schema import Recipe
 from qvft.training.activations import lean_activations
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.objectives.alignment_losses import combined_loss
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective, key_of
 from qvft.training.phase_rows import PREFERENCE
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 Batch = Mapping[str, Tensor]
 
@@ -85,7 +84,7 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
         RecipeError: the recipe has no preference phase.
         UserError: the recipe, the data or the base is wrong, or trl's trainers cannot train it.
     """
-    work = training_setup(recipe)
+    work = prepare_training(recipe)
     plan = next((plan for plan in work.plans if plan.phase.objective == PREFERENCE), None)
     if plan is None:
         raise RecipeError(
@@ -140,7 +139,7 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
 class QvftSteps:
     """Steps of qvft's preference objective on cached features."""
 
-    def __init__(self, work: TrainingSetup, plan: PhasePlan, *, bf16: bool) -> None:
+    def __init__(self, work: TrainingRun, plan: PhasePlan, *, bf16: bool) -> None:
         rows = work.rows(plan, work.train, training=True)
         module, collate = work.objective(plan, rows)
         assert isinstance(module, PreferenceObjective) and isinstance(collate, PreferenceCollator)

@@ -18,7 +18,7 @@ from qvft.evaluation.rewards import reward_functions
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import use_bf16
 from qvft.training.phase_rows import is_reward
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
         UserError: the recipe, the data or the base is wrong.
     """
     recipe = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"beta": 0.0})})
-    work = training_setup(recipe, rewards=reward_functions)
+    work = prepare_training(recipe, rewards=reward_functions)
     plan = next(filter(is_reward, work.plans), None)
     if plan is None:
         raise RecipeError("none has objective: reward", where="phases", expected="a reward phase")

@@ -24,10 +24,9 @@ from qvft.training.arguments import recompute_activations
 from qvft.training.objectives.alignment_losses import combined_loss
 from qvft.training.objectives.reward import RewardObjective
 from qvft.training.rewards.build import reward_objective, rollouts_of
-from qvft.training.rewards.collate import LearntText
-from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
+from qvft.training.rewards.collate import GivenBatch, LearntText, NumberedRow
 from qvft.training.rewards.rollouts import Rollouts
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.training_run import TrainingRun
 
 
 class RewardSide:
@@ -35,7 +34,7 @@ class RewardSide:
 
     def __init__(
         self,
-        work: TrainingSetup,
+        work: TrainingRun,
         plan: PhasePlan,
         batches: Sequence[Sequence[NumberedRow]],
         *,
@@ -49,7 +48,14 @@ class RewardSide:
         made = rollouts_of(loaded, work.recipe, plan, work.rewards)
         kind: type[Rollouts] = PlainRollouts if is_plain else Rollouts
         collator = replace(made.collator, packer=None) if is_plain else made.collator
-        self.rollouts = kind(loaded.model, collator, made.functions, made.settings)
+        self.rollouts = kind(
+            loaded.model,
+            collator,
+            made.functions,
+            made.reward,
+            max_new_tokens=made.max_new_tokens,
+            seed=made.seed,
+        )
         self.given: list[GivenBatch] = []
         for rows in batches:
             tensors = {name: one.to(self.place) for name, one in loaded.collator(rows).items()}
@@ -64,7 +70,7 @@ class RewardSide:
         self.module.eval()
         with self._autocast():
             states = self.rollouts.encoded(given.tensors)
-            return self.rollouts.sampled(given, states, 0, self.rollouts.settings.num_generations)
+            return self.rollouts.sampled(given, states, 0, self.rollouts.reward.num_generations)
 
     def update(self, given: GivenBatch) -> None:
         """Sampling, rewards, forward, backward and optimizer step."""
@@ -142,7 +148,7 @@ class PlainRollouts(Rollouts):
 
     def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B K, ...) states of the image of each sample."""
-        index = batch["image_index"].repeat_interleave(self.settings.num_generations)
+        index = batch["image_index"].repeat_interleave(self.reward.num_generations)
         with torch.no_grad():
             return encode_features(
                 self.model, encode_vision(self.model, batch["pixel_values"][index])
@@ -164,9 +170,9 @@ class PlainRollouts(Rollouts):
             states=states,
             image_index=range(len(copies)),
             count=1,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            seed=(self.settings.seed, generation),
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.reward.temperature,
+            seed=(self.seed, generation),
             prompts_at_once=len(copies),
         )
         texts = [text for (text,) in found]

@@ -27,8 +27,8 @@ from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.objectives.build import packer_of
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,17 @@ def bench_training(
     rounds: int,
     steps: int,
     ways: Sequence[str] = tuple(WAYS),
-    given: TrainingSetup | None = None,
+    given: TrainingRun | None = None,
 ) -> TrainingBench:
     """Runs `steps` steps per variant and round: the same texts, model and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts. Gradient checkpointing is as in the recipe; so are compiled blocks and
-    FlexAttention, except for the plain variant, which has neither.
+    before timing starts. Gradient checkpointing is as in the recipe; so are compiled
+    blocks, except for the plain variant.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
-        given: the recipe's `training_setup`, if already made.
+        given: the recipe's `prepare_training`, if already made.
 
     Raises:
         UserError: the recipe, the data or the base is wrong, or the model is an encoder-decoder,
@@ -107,7 +107,7 @@ def bench_training(
             expected="a decoder-only model",
             do="measure --only predict",
         )
-    work = given or training_setup(recipe, rewards=reward_functions)
+    work = given or prepare_training(recipe, rewards=reward_functions)
     objective = work.plans[0].phase.objective
     if objective != "language":
         raise RecipeError(
@@ -183,7 +183,7 @@ def label_tokens(batches: Sequence[Mapping[str, Tensor]]) -> int:
     return sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
 
 
-def prepared(work: TrainingSetup) -> PhasePlan:
+def prepared(work: TrainingRun) -> PhasePlan:
     """The first phase, with the model's weights frozen and its blocks compiled as it wants."""
     plan = work.plans[0]
     work.counts(plan)
@@ -193,9 +193,7 @@ def prepared(work: TrainingSetup) -> PhasePlan:
     return plan
 
 
-def rows_of_batches(
-    work: TrainingSetup, plan: PhasePlan, steps: int
-) -> list[list[tuple[int, Row]]]:
+def rows_of_batches(work: TrainingRun, plan: PhasePlan, steps: int) -> list[list[tuple[int, Row]]]:
     """The first batches of an epoch, at most `steps`."""
     rows, train = work.rows(plan, work.train, training=True), plan.train
     by_tokens = work.token_batches(plan)
@@ -217,7 +215,7 @@ def rows_of_batches(
 
 @torch.no_grad()
 def laid_out(
-    work: TrainingSetup, way: Way, batches: Sequence[Sequence[tuple[int, Row]]]
+    work: TrainingRun, way: Way, batches: Sequence[Sequence[tuple[int, Row]]]
 ) -> list[dict[str, Tensor]]:
     """The batches of a variant, collated, on the model's device."""
     loaded = work.loaded

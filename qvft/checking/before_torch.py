@@ -15,7 +15,7 @@ from qvft.recipe.phases import phase_plans, require_trainable_decoder
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts, listed
 from qvft.setup.streaming import is_streamed, stream_of
-from qvft.training.argument_names import refuse_arguments, require_trackers
+from qvft.training.argument_names import refuse_arguments
 
 
 def require_settings(recipe: Recipe) -> None:
@@ -41,7 +41,6 @@ def require_settings(recipe: Recipe) -> None:
             )
         require_trainable_decoder(plan.trainable, quantized=quantized)
         refuse_arguments(plan.train.model_dump())
-        require_trackers(plan.train.report_to)
 
 
 def require_models(recipe: Recipe) -> None:

@@ -16,16 +16,16 @@ from qvft.models.image_size import config_with_image_size, vision_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import require_plain_base
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.reference_parts import reference_qvision
 from qvft.models.reference_configs import (
     known_configs,
     question_config,
+    reference_qvision,
     with_known_decoder,
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
-from qvft.setup.encoder_decoder_settings import require_supported_settings
+from qvft.setup.model import require_supported_settings
 from qvft.setup.start_run import start_run
 from qvft.training.memory_estimate import estimate_memory, state_bytes
 

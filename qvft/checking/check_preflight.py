@@ -14,12 +14,12 @@ from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import device
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.preflight import check_backward, check_image_matters, preflight_batch
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.training_run import TrainingRun
 
 LISTED = 3
 
 
-def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...]:
+def preflight_checks(work: TrainingRun, stats: TokenStats) -> tuple[Check, ...]:
     """Runs all preflight checks of each phase; weights are not changed."""
     template = work.loaded.template
     checks = [
@@ -41,7 +41,7 @@ def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...
     return tuple(checks)
 
 
-def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
+def _phase_checks(work: TrainingRun, plan: PhasePlan) -> list[Check]:
     work.counts(plan)
     loaded, phase = work.loaded, plan.phase.name
     recompute_activations(loaded.model, plan.train.gradient_checkpointing)

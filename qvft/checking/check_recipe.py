@@ -30,11 +30,10 @@ from qvft.setup.model import base_of, processor_of
 from qvft.setup.prompt_template import require_rows_to_fit, template_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
-from qvft.training.resolve_revision import rates_from_lock, resolve_revision
-from qvft.training.run_folder import check_folder
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.prepare_training import prepare_training, require_settings
+from qvft.training.run_folder import check_folder, rates_from_lock, resolve_revision
 from qvft.training.run_warnings import phase_warnings
-from qvft.training.training_setup import require_settings, training_setup
+from qvft.training.training_run import TrainingRun
 
 
 def check_all(
@@ -59,7 +58,7 @@ def check_all(
         if one.which in texts:  # with images that are not validated again
             given = texts[one.which]
             texts[one.which] = replace(given, samples=one.split.samples, skipped=one.split.skipped)
-    work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
+    work = prepare_training(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *phase_warnings(work)]
     try:
         check_folder(resolve_revision(recipe))
@@ -121,7 +120,7 @@ def _check_data(
     return data_findings(splits, template, recipe), splits
 
 
-def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
+def _phase(work: TrainingRun, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
     targets: tuple[str, ...] = ()
     if work.loaded.handle is not None:
         part, trained = work.loaded.base.family.part, plan.trainable.lora_parts

@@ -18,8 +18,7 @@ from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.evaluation.stored_evaluation import StoredEvaluation, read_evaluation
 from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import samples_hash
-from qvft.setup.hashes import images_hash, trained_files
+from qvft.setup.data import images_hash, samples_hash
 from qvft.setup.model import base_of
 from qvft.setup.provenance import base_hash, versions
 from qvft.setup.query_similarity import collapse_warning
@@ -185,7 +184,7 @@ def _start(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[Verified]:
 def _reports(
     folder: Path, recipe: Recipe, manifest: Mapping[str, Any], samples: Read
 ) -> Iterator[Verified]:
-    trained = trained_files(folder / "adapter")
+    trained = fingerprints(folder / "adapter")
     for path in sorted(folder.glob("eval/*/report.json")):
         what = f"eval/{path.parent.name}"
         try:

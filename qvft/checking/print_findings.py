@@ -99,7 +99,7 @@ def _components(components: Iterable[Component], *, trained: bool) -> str:
 
 
 def _millions(count: int) -> str:
-    from qvft.adapters.component_table import millions
+    from qvft.adapters.freeze import millions
 
     return millions(count)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
 from qvft.evaluation.available_metrics import prediction_rows, require_metrics, wants_retrieval
@@ -24,8 +24,7 @@ from qvft.inference.log_probs import Scoring
 from qvft.json_files import sha256_json
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
-from qvft.setup.data import Listed, Split, read_split
-from qvft.setup.hashes import images_hash, trained_files
+from qvft.setup.data import Listed, Split, images_hash, read_split
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.model import DTYPES, base_of, device
 from qvft.setup.provenance import base_hash, versions
@@ -166,13 +165,13 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
         base_revision=base.revision,
         decoder=recipe.model.decoder,
         base_weights_sha256=base_hash(recipe, base, recorded=manifest.get("base_weights_sha256")),
-        adapter_sha256=trained_files(run / "adapter") if run else {},
+        adapter_sha256=fingerprints(run / "adapter") if run else {},
         recipe_sha256=manifest.get("recipe_sha256"),
         started_from=manifest.get("started_from", {}),
         image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,
-        attention=recipe.model.kernel,
+        attention=recipe.model.attn_implementation,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from qvft.adapters.manifest import fingerprints
 from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
@@ -22,7 +23,6 @@ from qvft.inference.vector_search import similarities
 from qvft.log import get_logger
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.setup.alignment_model import AlignmentModel, open_alignment
-from qvft.setup.hashes import trained_files
 from qvft.setup.itc_heads import has_contrast, is_retrieval_checkpoint, no_contrast
 from qvft.setup.model import base_of
 from qvft.setup.provenance import base_hash
@@ -131,7 +131,7 @@ def vector_settings(opened: ResolvedModel) -> dict[str, Any]:
     path, recipe = Path(opened.name), opened.recipe
     made_by = {
         "base_weights_sha256": base_hash(recipe, base_of(recipe)),
-        "adapter_sha256": trained_files(path / "adapter") if opened.kind == "run" else {},
+        "adapter_sha256": fingerprints(path / "adapter") if opened.kind == "run" else {},
         "text": recipe.data.text,
         "contrast": has_contrast(opened),
     }

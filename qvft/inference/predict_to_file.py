@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from qvft.adapters.manifest import fingerprints
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.inference.generation_config import check_fields
@@ -20,7 +21,6 @@ from qvft.inference.vision_language_model import VisionLanguageModel
 from qvft.json_files import sha256_json
 from qvft.models.weight_files import weight_files
 from qvft.recipe.yaml_text import yaml_override_value
-from qvft.setup.hashes import trained_files
 from qvft.setup.model import base_of
 from qvft.setup.resolve_model import ResolvedModel
 
@@ -123,7 +123,7 @@ def identity(opened: ResolvedModel) -> dict[str, Any]:
         status = path.stat()
         weights[path.name] = f"{status.st_size} bytes of {status.st_mtime_ns}"
     if opened.kind == "run" and opened.home is not None:
-        weights |= trained_files(opened.home / "adapter")
+        weights |= fingerprints(opened.home / "adapter")
     path = Path(opened.name)
     name = str(path.resolve()) if path.exists() else opened.name
     return {"model": name, "weights": weights}

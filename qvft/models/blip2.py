@@ -14,7 +14,7 @@ from transformers import Blip2ForConditionalGeneration, InstructBlipForCondition
 
 from qvft.errors import QvftError
 from qvft.models.beam_search import beam_search, drops_done_rows
-from qvft.models.encoded_prompts import EncodedPrompts, decode_after, without_start
+from qvft.models.forward_stages import EncodedPrompts
 from qvft.models.prefix_cache import (
     CACHE,
     cache_from_prefixes,
@@ -109,13 +109,32 @@ def decode_hidden(
 ) -> Tensor:
     """As `forward_stages.decode_hidden`."""
     if prompts is not None:
-        return decode_after(model.language_model, embeds, attention_mask, prompts)
+        return _decode_after(model.language_model, embeds, attention_mask, prompts)
     return model.language_model.get_decoder()(
         inputs_embeds=embeds,
         attention_mask=attention_mask,
         position_ids=position_ids,
         use_cache=False,
     ).last_hidden_state
+
+
+def _decode_after(
+    language_model: Any, embeds: Tensor, attention_mask: Tensor, prompts: EncodedPrompts
+) -> Tensor:
+    """As `forward_stages.decode_hidden`; positions are distances within a row.
+
+    Source: `T5ForConditionalGeneration.forward` in transformers.
+    """
+    hidden = language_model.get_decoder()(
+        inputs_embeds=embeds,
+        attention_mask=attention_mask,
+        encoder_hidden_states=prompts.states[prompts.index],
+        encoder_attention_mask=prompts.mask[prompts.index],
+        use_cache=False,
+    ).last_hidden_state
+    config = language_model.config
+    scaled = getattr(config, "scale_decoder_outputs", False)
+    return hidden * config.d_model**-0.5 if scaled else hidden
 
 
 def decode_prefix(
@@ -172,4 +191,12 @@ def generate_after(
     written = model.language_model.generate(
         inputs_embeds=embeds, attention_mask=attention_mask, **settings
     )
-    return without_start(written) if model.language_model.config.is_encoder_decoder else written
+    return _without_start(written) if model.language_model.config.is_encoder_decoder else written
+
+
+def _without_start(written: Any) -> Any:
+    """What an encoder-decoder's `generate` returns, without the token that begins each text."""
+    if isinstance(written, Tensor):
+        return written[:, 1:]
+    written.sequences = written.sequences[:, 1:]
+    return written

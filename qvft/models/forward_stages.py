@@ -9,13 +9,31 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qvft.models.encoded_prompts import EncodedPrompts
 from qvft.models.families import family_of
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """Encoder states of prompts with their images, which the decoder of T5 attends to.
+
+    Attributes:
+        states: (E, P, D). mask: (E, P) 1 at tokens.
+        index: (B,) which prompt each row attends to.
+    """
+
+    states: Tensor
+    mask: Tensor
+    index: Tensor
+
+    def in_order(self) -> EncodedPrompts:
+        """For packed rows, of which each has all rows of one prompt."""
+        return replace(self, index=torch.arange(len(self.states), device=self.index.device))
 
 
 def encode_vision(model: Any, pixel_values: Tensor) -> Tensor:

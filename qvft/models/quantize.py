@@ -30,7 +30,7 @@ def quantization_config(
     Raises:
         MissingToolError: bitsandbytes is not installed.
     """
-    require_package("bitsandbytes", wanted_by="model.quantize.scheme", install="bitsandbytes")
+    require_package("bitsandbytes", wanted_by="load_in_4bit", install="bitsandbytes")
     excluded = [prefix for part, prefix in family.parts.items() if part != "decoder"]
     return BitsAndBytesConfig(
         load_in_4bit=True,

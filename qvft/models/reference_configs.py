@@ -1,13 +1,15 @@
-"""Configurations of the published BLIP-2 and InstructBLIP models, to count parameters without a
-download.
+"""Configurations of published BLIP-2 and InstructBLIP models, and of vision towers and decoders of
+a QVision, to count parameters without a download.
 
-Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; InstructBLIP,
-arXiv 2305.06500, section 2.6; OPT, arXiv 2205.01068, table 1; LLaMA, arXiv 2302.13971, table 2; the
-sizes of google/flan-t5-xl and -xxl; config.json of Qwen/Qwen3-0.6B.
+Sources: config.json and preprocessor_config.json of each hub repository; BLIP-2, arXiv 2301.12597,
+section 4; InstructBLIP, arXiv 2305.06500, section 2.6; OPT, arXiv 2205.01068, table 1; LLaMA, arXiv
+2302.13971, table 2; the sizes of google/flan-t5-xl and -xxl; CLIP, arXiv 2103.00020; SigLIP, arXiv
+2303.15343; SigLIP 2, arXiv 2502.14786; DINOv2, arXiv 2304.07193; SmolLM2, arXiv 2502.02737.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -15,18 +17,24 @@ from transformers import (
     Blip2Config,
     Blip2QFormerConfig,
     Blip2VisionConfig,
+    CLIPConfig,
+    Dinov2Config,
+    GPT2Config,
     InstructBlipConfig,
     LlamaConfig,
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
+    Qwen3Config,
+    SiglipConfig,
     T5Config,
 )
 
 from qvft.models.families import family_of
 from qvft.models.load import model_class
-from qvft.models.question_aware.configuration import question_aware_config
-from qvft.models.qvision.reference_parts import qwen3_0_6b
+from qvft.models.question_aware.graft import question_aware_config
+from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.published import CLIP, GPT_NEO
 
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
@@ -42,24 +50,23 @@ COCO_IMAGE_SIZE_PX = 364
 
 def known_configs() -> dict[str, Blip2Config | InstructBlipConfig]:
     """Configurations by hub id."""
-    opt_2_7b, opt_6_7b = _opt(hidden_size=2560), _opt(hidden_size=4096)
-    t5_xl = _flan_t5(d_model=2048, d_ff=5120, heads=32)
-    t5_xxl = _flan_t5(d_model=4096, d_ff=10_240, heads=64)
-    vicuna_7b = _vicuna(hidden_size=4096, intermediate_size=11_008, layers=32)
-    vicuna_13b = _vicuna(hidden_size=5120, intermediate_size=13_824, layers=40)
-    coco = COCO_IMAGE_SIZE_PX
+    t5 = {
+        "flan-t5-xl": _flan_t5(d_model=2048, d_ff=5120, heads=32),
+        "flan-t5-xxl": _flan_t5(d_model=4096, d_ff=10_240, heads=64),
+    }
+    plain = {"opt-2.7b": _opt(2560), "opt-6.7b": _opt(4096), **t5}
+    question_aware = {
+        "vicuna-7b": _vicuna(hidden_size=4096, intermediate_size=11_008, layers=32),
+        "vicuna-13b": _vicuna(hidden_size=5120, intermediate_size=13_824, layers=40),
+        **t5,
+    }
     return {
-        "Salesforce/blip2-opt-2.7b": _blip2(opt_2_7b),
-        "Salesforce/blip2-opt-2.7b-coco": _blip2(opt_2_7b, image_size=coco),
-        "Salesforce/blip2-opt-6.7b": _blip2(opt_6_7b),
-        "Salesforce/blip2-opt-6.7b-coco": _blip2(opt_6_7b, image_size=coco),
-        "Salesforce/blip2-flan-t5-xl": _blip2(t5_xl),
-        "Salesforce/blip2-flan-t5-xl-coco": _blip2(t5_xl, image_size=coco),
-        "Salesforce/blip2-flan-t5-xxl": _blip2(t5_xxl),
-        "Salesforce/instructblip-vicuna-7b": _instructblip(vicuna_7b),
-        "Salesforce/instructblip-vicuna-13b": _instructblip(vicuna_13b),
-        "Salesforce/instructblip-flan-t5-xl": _instructblip(t5_xl),
-        "Salesforce/instructblip-flan-t5-xxl": _instructblip(t5_xxl),
+        **{f"Salesforce/blip2-{name}": _blip2(text) for name, text in plain.items()},
+        **{
+            f"Salesforce/blip2-{name}-coco": _blip2(plain[name], image_size=COCO_IMAGE_SIZE_PX)
+            for name in ("opt-2.7b", "opt-6.7b", "flan-t5-xl")
+        },
+        **{f"Salesforce/instructblip-{n}": _instructblip(t) for n, t in question_aware.items()},
     }
 
 
@@ -68,7 +75,7 @@ def with_known_decoder(base: str, decoder: str) -> Blip2Config | None:
     known = known_configs().get(base)
     if not isinstance(known, Blip2Config) or decoder != "Qwen/Qwen3-0.6B":
         return None
-    return _blip2(qwen3_0_6b(), image_size=cast(Any, known.vision_config).image_size)
+    return _blip2(_qwen3_0_6b(), image_size=cast(Any, known.vision_config).image_size)
 
 
 def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig | None:
@@ -82,13 +89,21 @@ def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig |
     return question_aware_config(base, word_rows=rows[text_branch], positions=512, pad_id=0)
 
 
+def reference_qvision(vision: str, decoder: str) -> QVisionConfig | None:
+    """The geometry of a QVision of two published checkpoints; None if either is not listed."""
+    if vision not in _TOWERS or decoder not in _DECODERS:
+        return None
+    text = _DECODERS[decoder]()
+    return QVisionConfig(_TOWERS[vision](), text, qformer_hidden_size=text.hidden_size)
+
+
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
     """The model of a configuration on the meta device: names and shapes without memory."""
     with torch.device("meta"):
         return model_class(family_of(config.model_type))(config)
 
 
-def _instructblip(text: LlamaConfig | T5Config) -> InstructBlipConfig:
+def _instructblip(text: PretrainedConfig) -> InstructBlipConfig:
     return question_aware_config(_blip2(text), word_rows=BERT_AND_DEC, positions=512, pad_id=0)
 
 
@@ -123,7 +138,7 @@ def _blip2(text: PretrainedConfig, *, image_size: int = 224) -> Blip2Config:
     )
 
 
-def _opt(*, hidden_size: int) -> OPTConfig:
+def _opt(hidden_size: int) -> OPTConfig:
     """OPT-2.7B (2560) and OPT-6.7B (4096): 32 layers, 32 heads, four times the width inside."""
     return OPTConfig(
         vocab_size=OPT_VOCABULARY,
@@ -173,3 +188,51 @@ def _flan_t5(*, d_model: int, d_ff: int, heads: int) -> T5Config:
         pad_token_id=0,
         **general,
     )
+
+
+def _siglip(words: int) -> SiglipConfig:
+    # Both towers are 768 wide with 12 blocks, which are the class's defaults.
+    return SiglipConfig(vision_config={}, text_config={"vocab_size": words})
+
+
+_TOWERS: dict[str, Callable[[], PretrainedConfig]] = {
+    CLIP: CLIPConfig,
+    "google/siglip-base-patch16-224": lambda: _siglip(32_000),
+    "google/siglip2-base-patch16-224": lambda: _siglip(256_000),
+    # Stored for 518 pixels; its image processor makes 224.
+    "facebook/dinov2-base": lambda: Dinov2Config(image_size=224, patch_size=14),
+}
+
+
+def _qwen3_0_6b() -> Qwen3Config:
+    """Qwen/Qwen3-0.6B, whose vocabulary has rows to spare for added tokens."""
+    return Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+    )
+
+
+_SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49_152 + 2,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+_DECODERS: dict[str, Callable[[], Any]] = {
+    GPT_NEO: lambda: QVisionConfig().text_config,
+    "openai-community/gpt2": lambda: GPT2Config(vocab_size=50_257 + 2),
+    "HuggingFaceTB/SmolLM2-135M": lambda: LlamaConfig(**_SMOLLM2),
+    "Qwen/Qwen3-0.6B": _qwen3_0_6b,
+}
+"""With rows for `<START>` and `<END>`."""

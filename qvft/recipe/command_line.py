@@ -1,13 +1,16 @@
-"""Argument parser that knows the recipe's keys: `--epochs 3` means `train.epochs=3`."""
+"""Argument parser that knows the recipe's keys (`--epochs 3` means `train.epochs=3`), and options
+on how data is read, of `qvft convert`, `init` and `pairs`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from qvft.errors import RecipeError
+from qvft.files import expanded
 from qvft.recipe.section import Section, fields_by_key, section_of
 
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?")
@@ -60,12 +63,12 @@ def recipe_keys() -> list[str]:
 
 def _overrides(name: str, value: str) -> Iterator[str]:
     """Overrides of the keys whose last part is `name`, or was before it was renamed."""
-    from qvft.recipe.renamed_keys import RENAMED, current_overrides
+    from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
     from qvft.recipe.schema import Recipe
 
-    for old in RENAMED:
-        if old == name or old.endswith(f".{name}"):
-            yield from current_overrides([f"{old}={value}"])
+    for old, new in RENAMED.items():
+        if (old == name or old.endswith(f".{name}")) and old not in NEW_VALUES:
+            yield f"{new}={value}"
     for path in _paths(Recipe):
         if path == name or path.endswith(f".{name}"):
             yield f"{path}={value}"
@@ -76,3 +79,46 @@ def _paths(section: type[Section], above: str = "") -> Iterator[str]:
         yield f"{above}{name}"
         if inner := section_of(field.annotation):
             yield from _paths(inner, f"{above}{name}.")
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, class_texts: bool = True) -> None:
+    """Adds --images, --columns, --limit, --allow-outside (as `allow_paths_outside_root`),
+    --copy-images and, with `class_texts`, --class-texts.
+    """
+    parser.add_argument(
+        "--images", type=expanded, metavar="DIR", help="the images, where they lie apart"
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="KEY=COLUMN",
+        help="of tables (hf, csv): image=scan question=frage answer=antwort",
+    )
+    if class_texts:
+        parser.add_argument(
+            "--class-texts",
+            nargs="+",
+            action="extend",
+            metavar="KEY=TEXT",
+            help="of classes: question='What is it?' caption='a photo of a {class}'",
+        )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--allow-outside",
+        dest="allow_paths_outside_root",
+        action="store_true",
+        default=None,
+        help="images may lie outside the data's image folder, of the Hub too; nothing is logged",
+    )
+    parser.add_argument(
+        "--copy-images", action="store_true", help="copy the images beside the new file, too"
+    )
+
+
+def values_by_key(given: Sequence[str] | None, option: str) -> dict[str, str]:
+    """The values of an option's KEY=VALUE arguments; raises RecipeError for another."""
+    for one in given or ():
+        if "=" not in one:
+            raise RecipeError(one, where=f"command line: {option}", expected="KEY=VALUE")
+    return dict(one.partition("=")[::2] for one in given or ())

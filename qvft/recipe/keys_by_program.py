@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from qvft.errors import RecipeError
-from qvft.recipe.renamed_keys import current_overrides
 from qvft.recipe.yaml_text import yaml_override_value
 
 _TRAINING_KEYS: Mapping[str, str] = {
@@ -88,7 +87,7 @@ def refuse_ignored(
         repeats: whether an override equals the value in use, which is allowed.
     """
     ignored = {**IGNORED[program], **(also or {})}
-    for override in current_overrides(list(overrides)):
+    for override in overrides:
         key, _, text = override.partition("=")
         key = key.strip()
         of_any = re.sub(r"^(data\.\w+)\.\d+", r"\1", key)  # data.train.0.weight

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from qvft.errors import RecipeError
 from qvft.files import given_path
 from qvft.recipe.overrides import apply_overrides, shown
-from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
+from qvft.recipe.renamed_keys import current_keys, new_name
 from qvft.recipe.schema import Phase, Recipe
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.section import fields_by_key, section_of
@@ -31,11 +31,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
     """
-    renamed: dict[str, str] = {}
-    content = current_keys(read_yaml(given_path(str(path))), where=str(path), renamed=renamed)
-    if Path(path).name != LOCK_NAME:  # nobody writes locks by hand
-        warn_of_renamed(renamed, where=str(path))
-    overrides = apply_overrides(content, overrides)
+    content = read_yaml(given_path(str(path)))
+    if Path(path).name == LOCK_NAME:  # perhaps of an earlier version
+        content = current_keys(content)
+    apply_overrides(content, overrides)
     recipe = parse_recipe(content, where=str(path))
     refuse_idle(recipe, idle_keys(recipe), overrides)
     return recipe
@@ -50,7 +49,7 @@ def idle_keys(recipe: Recipe) -> dict[str, str]:
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """Validates a mapping and its phases. Raises RecipeError naming key path and nearest name."""
     refuse_secrets(content, where=where)
-    recipe = _validate(Recipe, current_keys(content, where=where), where)
+    recipe = _validate(Recipe, content, where)
     seen: set[str] = set()
     for index, phase in enumerate(recipe.phases):
         if phase.name in seen:
@@ -133,6 +132,8 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     dotted = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
         known = sorted(fields_by_key(_section(model, path[:-1])))
+        if new := new_name(str(path[-1]), known):
+            return f'unknown key "{dotted}" (it is now "{new}")'
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f'did you mean "{near[0]}"?' if near else "known keys: " + ", ".join(known)
         return f'unknown key "{dotted}" ({hint})'

@@ -50,13 +50,6 @@ class Objectives(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _rerank_is_no_objective(cls, content: Any) -> Any:
-        if isinstance(content, Mapping) and "rerank" in content:
-            raise ValueError('unknown key "objectives.rerank" (it is eval.rerank)')
-        return content
-
-    @model_validator(mode="before")
-    @classmethod
     def _dotted_names_are_custom(cls, content: Any) -> Any:
         if not isinstance(content, Mapping):
             return content

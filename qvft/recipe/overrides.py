@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
-from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.section import LISTS
 from qvft.recipe.source import Source
 from qvft.recipe.train import one_rate_for_all
@@ -38,13 +37,10 @@ def override_texts(values: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Applies `key.path=value` overrides to `content`, in place, and returns them under the current
-    names of their keys. Raises RecipeError."""
-    current = renamed_overrides(overrides)
-    for override in current:
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Applies `key.path=value` overrides to `content`, in place; raises RecipeError."""
+    for override in overrides:
         _apply(content, override)
-    return current
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

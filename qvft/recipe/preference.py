@@ -79,14 +79,7 @@ class Preference(Section):
     @field_validator("loss_type", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, given: Any) -> Any:
-        names = [given] if isinstance(given, str) else given
-        for name in names if isinstance(names, list) else []:
-            if name in ("aot", "aot_pair", "aot_unpaired"):
-                raise ValueError(
-                    f"{name} sorts the pairs of a batch, so that a batch in parts, or on several "
-                    f"processes, would have another loss; expected {', '.join(LOSS_TYPES)}"
-                )
-        return names
+        return [given] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _losses_fit(self) -> Preference:

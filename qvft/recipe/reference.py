@@ -31,9 +31,9 @@ switches off, is refused, and such keys in a file are named in a warning.
 `recipes/recipe.schema.json` gives editors the same.
 """
 _RENAMED = """\
-Keys have the names that transformers, peft, bitsandbytes, accelerate and torch use. Old names still
-work in recipes and overrides, with a warning that names the new one. A key given under both names
-is an error. Runs of earlier versions resume, evaluate and verify with their lock files as they are.
+Keys have the names that transformers, peft, bitsandbytes, accelerate and torch use. A recipe or an
+override with a name of version 0.1.0 is refused with the new one. Its runs resume, evaluate and
+verify with their lock files as they are.
 """
 BEYOND_USE = 1_000_000
 """A bound from here on only catches slips, and is not worth reading."""

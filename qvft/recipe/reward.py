@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,18 +16,6 @@ CAPTION_FUNCS = ("cider", "bleu4", "rouge_l")
 QUESTION_FUNCS = ("vqa_accuracy",)
 FUNCS = (*CAPTION_FUNCS, *QUESTION_FUNCS, "exact_match", "token_f1")
 """Reward functions by name; those of neither group hold for captions and answers."""
-
-_NEUTRAL: Mapping[str, Any] = {
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": None,
-    "repetition_penalty": 1.0,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "num_beams": 1,
-    "generation_kwargs": None,
-}
-"""Settings of sampling that would bias the gradient, with the value that has no effect."""
 
 
 class Reward(Section):
@@ -128,22 +115,19 @@ class Reward(Section):
         return 1 - self.epsilon, 1 + high
 
     @property
+    def kl_in_reward(self) -> float:
+        """`beta`, if the KL divergence is subtracted from rewards; else 0."""
+        return self.beta if self.loss == "rloo" else 0.0
+
+    @property
+    def kl_in_loss(self) -> float:
+        """`beta`, if the KL divergence is a term of the loss; else 0."""
+        return 0.0 if self.loss == "rloo" else self.beta
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """Names of `funcs`, and of `metric` if it is not among them."""
         return tuple(dict.fromkeys([*self.funcs, *([self.metric] if self.metric else [])]))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _samples_are_unbiased(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        for key, neutral in _NEUTRAL.items():
-            if key in content and content[key] not in (neutral, None, {}):
-                raise ValueError(
-                    f"{key} draws samples from another distribution than the model's, so the "
-                    "gradient would be biased; expected none: temperature alone"
-                )
-        return {key: value for key, value in content.items() if key not in _NEUTRAL}
 
     @field_validator("funcs")
     @classmethod

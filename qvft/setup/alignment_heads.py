@@ -13,7 +13,6 @@ from qvft.adapters.checkpoint import Alignment, restore_alignment
 from qvft.adapters.manifest import alignment_entry, read_manifest
 from qvft.data.truncation import text_branch_warnings
 from qvft.errors import ModelError, RecipeError
-from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.initial_weights import fresh_heads, heads_from_retrieval, text_config
 from qvft.models.alignment.text_tokens import MAX_TOKENS, check_tokenizer
@@ -23,8 +22,6 @@ from qvft.models.weight_files import weight_files
 from qvft.recipe.phases import lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
-
-logger = get_logger("qvft.train")
 
 
 def truncation_warnings(branch: Alignment, captions: Sequence[str], *, name: str) -> list[str]:
@@ -77,21 +74,13 @@ def new_branch(recipe: Recipe, loaded: Loaded) -> Alignment | None:
         )
     else:
         base = _checkpoint(recipe.objectives.text_branch)
-        found = heads_from_retrieval(
+        heads = heads_from_retrieval(
             loaded.blip2,
             config=cast(Blip2Config, base.config),
             files=weight_files(base),
             source=base.id,
             text_generation=text_generation,
             generation_start_id=generation_start(tokenizer),
-        )
-        heads = found.heads
-        logger.info(
-            "text branch: %d weights loaded from %s, %d unused; initialised: %s",
-            len(found.loaded),
-            base.id,
-            len(found.unused),
-            ", ".join(found.initialised),
         )
     check_tokenizer(tokenizer, vocab_size=heads.config.vocab_size, where=where)
     heads.train_only(objectives)

@@ -6,21 +6,26 @@ Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qvft.adapters.checkpoint import Alignment
+from qvft.models.alignment.heads import START_TEMPERATURE, AlignmentHeads
 from qvft.models.alignment.qformer_states import image_embeddings, text_embeddings
-from qvft.models.alignment.retrieval_checkpoint import heads_of, retrieval_base
 from qvft.models.alignment.text_tokens import MAX_TOKENS, encode_texts
+from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.blip2 import encode_vision, query_states
+from qvft.models.families import FAMILIES, RETRIEVAL_CLASS
 from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.itc_heads import require_contrast
 from qvft.setup.model import Loaded, base_model, base_of
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
+
+_HEADS = ("embeddings", "vision_projection", "text_projection", "itm_head")
 
 
 @dataclass(frozen=True)
@@ -89,3 +94,29 @@ def with_heads(opened: ResolvedModel, loaded: Loaded) -> AlignmentModel:
     """Adds the heads of a run to its loaded model."""
     assert opened.home is not None
     return AlignmentModel(loaded, saved_branch(opened.home / "adapter", opened.recipe, loaded))
+
+
+def retrieval_base(base: BaseCheckpoint) -> BaseCheckpoint:
+    """The base to load with `load_model`: family `blip2` with the retrieval class, which has its
+    ViT, Q-Former and query tokens, and heads instead of a decoder."""
+    blip2 = FAMILIES["blip2"]
+    shared = {part: blip2.parts[part] for part in ("vision", "qformer", "query_tokens")}
+    parts = {**shared, **{name: name for name in _HEADS}}
+    return replace(base, family=replace(blip2, model_class=RETRIEVAL_CLASS, parts=parts))
+
+
+def heads_of(model: Any) -> AlignmentHeads:
+    """The heads of a `Blip2ForImageTextRetrieval`, which keeps its weights, cast to float32.
+
+    The class has no temperature: it keeps its initial value, which no score depends on.
+    """
+    with torch.device("meta"):
+        heads = AlignmentHeads(
+            model.config.qformer_config, embedding_width=model.config.image_text_hidden_size
+        )
+    for name in _HEADS:
+        setattr(heads, name, getattr(model, name))
+    for text_layer, layer in zip(heads.text_layers, model.qformer.encoder.layer, strict=True):
+        text_layer.intermediate, text_layer.output = layer.intermediate, layer.output
+    heads.temperature = nn.Parameter(torch.tensor(START_TEMPERATURE))
+    return heads.float().eval()

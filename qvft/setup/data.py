@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import find_format, read_samples
+from qvft.data.images.content_hash import content_id
 from qvft.data.images.decoding import ABSENT
 from qvft.data.images.dicom import dicom_remarks
 from qvft.data.quality.near_duplicates import ImageSignature
@@ -288,4 +289,19 @@ def samples_hash(samples: list[Sample]) -> str:
         if sample.pairs:  # without them the hash is that of earlier versions
             texts.append([[p.id, p.question, p.chosen, p.rejected] for p in sample.pairs])
         digest.update(sha256_json(texts).encode())
+    return digest.hexdigest()
+
+
+def images_hash(samples: Sequence[Sample]) -> str | None:
+    """Hex SHA-256 over the content of the samples' images; None if one's is unavailable."""
+    digest = hashlib.sha256()
+    known: dict[str, str | None] = {}
+    for sample in samples:
+        source = sample.image
+        if source.name not in known:
+            known[source.name] = content_id(source)
+        content = known[source.name]
+        if content is None:
+            return None
+        digest.update(content.encode() + b"\n")
     return digest.hexdigest()

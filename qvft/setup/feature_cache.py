@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import PIL.Image
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qvft.data.collate import Collator
 from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
@@ -20,7 +20,7 @@ from qvft.data.features.folders import default_cache
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.images.content_hash import PixelIds, pixel_ids
 from qvft.data.sample import ImageSource, Sample
-from qvft.errors import DataError, RecipeError, SpaceError, UserError
+from qvft.errors import DataError, ModelError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
 from qvft.models.distributed import all_gather_object, processes
 from qvft.models.forward_stages import encode_vision
@@ -58,7 +58,7 @@ def with_features(
             loaded.collator,
             vit=recipe.model.id,
             stored=recipe.data.features_dtype,
-            attention=recipe.model.kernel,
+            attention=recipe.model.attn_implementation,
         )
         store = open_store(default_cache(), spec)
         ids = pixel_ids(
@@ -227,3 +227,27 @@ def _vit_device(model: Any) -> torch.device:
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
     """Normalised pixels (3, height, width) of a view."""
     return collator.normalise([collator.resized(source, view)])[0]
+
+
+def unload_vision(model: nn.Module) -> int:
+    """Unloads the weights of a model's ViT, in place; returns the freed bytes.
+
+    Each parameter keeps its name, shape, dtype and device, but all its values share one zero in
+    memory, so that counting, freezing and saving still work. The ViT cannot run any more.
+    """
+    vision = model.get_submodule("vision_model")
+    freed = 0
+    for parameter in vision.parameters():
+        assert not parameter.requires_grad, "a trained ViT is needed"
+        freed += parameter.numel() * parameter.itemsize
+        zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        parameter.data = zero.expand(parameter.shape)
+    vision.forward = _refuse
+    return freed
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise ModelError(
+        "the ViT has been unloaded, since the features of all images are cached",
+        do="set data.features=off",
+    )

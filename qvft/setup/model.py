@@ -24,15 +24,14 @@ from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.garbage_collection import usual_collections
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
-from qvft.models.decoders import add_decoder, set_dropout
+from qvft.models.decoders import add_decoder, is_encoder_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.qvision.processing import plain_pixels
 from qvft.progress import counted
-from qvft.recipe.phases import require_trainable_decoder
+from qvft.recipe.phases import phase_plans, require_trainable_decoder
 from qvft.recipe.schema import Recipe
 from qvft.recipe.trainable import Trainable
-from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import base_hash
 
@@ -112,6 +111,32 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
     return base
 
 
+def require_supported_settings(recipe: Recipe, config: Any) -> None:
+    """Checks the settings that an encoder-decoder does not support.
+
+    Raises:
+        RecipeError: weights in float16, or a share of blocks to freeze.
+    """
+    if not is_encoder_decoder(config):
+        return
+    kind = config.text_config.model_type
+    if recipe.model.dtype == "float16":
+        raise RecipeError(
+            f"float16 with a {kind} decoder, whose values overflow in it",
+            where="model.dtype",
+            expected="auto, bfloat16 or float32",
+        )
+    for plan in phase_plans(recipe):
+        share = plan.trainable.frozen_decoder_fraction
+        if share:
+            raise RecipeError(
+                f"{share} with a {kind} decoder, which has an encoder too",
+                where="trainable.frozen_decoder_fraction",
+                expected="0",
+                do="train LoRA layers instead",
+            )
+
+
 def base_model(
     recipe: Recipe,
     base: BaseCheckpoint,
@@ -136,7 +161,7 @@ def base_model(
         model = load_model(
             base,
             dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
-            attention=recipe.model.kernel,
+            attention=recipe.model.attn_implementation,
             quantize=scheme,
             double_quantize=recipe.model.quantization.bnb_4bit_use_double_quant,
             device=place or device(),

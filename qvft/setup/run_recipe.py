@@ -12,7 +12,6 @@ from qvft.files import expanded
 from qvft.models.model_path import TINY_ID
 from qvft.recipe.keys_by_program import OF_A_RUN, refuse_ignored
 from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, same_recipe
-from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.schema import Recipe
 
 LISTED = 5
@@ -58,7 +57,6 @@ def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = Non
         CheckpointError: there is no run, or its training has not finished.
         RecipeError: an override that `program` does not read.
     """
-    overrides = renamed_overrides(overrides)
     if program is not None:
         refuse_ignored(
             overrides,

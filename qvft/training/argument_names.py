@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from qvft.errors import RecipeError
@@ -90,24 +89,4 @@ def refuse_arguments(train: Mapping[str, Any]) -> None:
             instead = f"train.{key}" if key in Train.model_fields else _OURS[key]
             raise RecipeError(
                 "is set by qvft", where=where, do=f"set {instead} instead" if instead else None
-            )
-
-
-TRACKERS = {
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    **{
-        name: (name,)
-        for name in ("wandb", "mlflow", "comet_ml", "clearml", "dvclive", "swanlab", "trackio")
-    },
-}
-"""Packages per tracker, one of which must be installed; transformers knows further trackers."""
-
-
-def require_trackers(report_to: Sequence[str]) -> None:
-    """Raises RecipeError if the package of a tracker is not installed; imports none."""
-    for name in report_to:
-        packages = TRACKERS.get(name, ())
-        if packages and not any(importlib.util.find_spec(package) for package in packages):
-            raise RecipeError(
-                f"{name} is not installed", where="train.report_to", do=f"pip install {packages[0]}"
             )

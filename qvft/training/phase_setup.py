@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from qvft.data.rows import Row, choose_rows, evaluation_rows
 from qvft.data.streaming_collator import StreamingCollator
 from qvft.log import get_logger
 from qvft.recipe.phases import PhasePlan
+from qvft.recipe.train import Spike
 from qvft.setup.model import set_trainable
 from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
 from qvft.training.batches.mixture import Mixture
@@ -24,20 +24,17 @@ from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
-from qvft.training.completions import GENERATED, Completions
+from qvft.training.completions import GENERATED, Completions, GreedyTexts
 from qvft.training.distributed.fsdp import shard, without_autocast
-from qvft.training.greedy_texts import GreedyTexts
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
 from qvft.training.optim import parameter_groups
 from qvft.training.phase_rows import is_pairs, is_reward
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
-from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.rewards.build import held_out_of, rollouts_of
 from qvft.training.rewards.held_out import BEST, HeldOut
 from qvft.training.rewards.rollouts import Rollouts
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.training_run import TrainingRun
 
 logger = get_logger("qvft.train")
 
@@ -64,7 +61,7 @@ class PhaseSetup:
     early_stopping: int | None
     texts_per_image: int
     callbacks: Sequence[TrainerCallback]
-    spikes: SpikeRule
+    spikes: Spike
     batches: TokenBatchSampler | None = None
     views: ViewDraw | None = None
     mixture: Mixture | None = None
@@ -74,12 +71,13 @@ class PhaseSetup:
     completions: Completions | None = None
 
 
-def phase_setups(work: TrainingSetup) -> list[Callable[[Path], PhaseSetup]]:
-    """Per phase, a function that prepares the model and sets the phase up."""
-    return [partial(_phase_setup, work, plan) for plan in work.plans]
+def phase_setup(work: TrainingRun, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+    """Sets up a phase as it begins: freezes and unfreezes the model, and computes reference
+    log-probabilities with the weights as they are.
 
-
-def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+    Args:
+        checkpoints: folder of the phase's checkpoints.
+    """
     loaded, train, recipe = work.loaded, plan.train, work.recipe
     family = loaded.base.family
     if work.sharded and work.fsdp_module is None:
@@ -155,7 +153,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         texts_per_image=train.texts_per_image,
         early_stopping=train.early_stopping_patience,
         callbacks=callbacks,
-        spikes=SpikeRule(**train.spike.model_dump()),
+        spikes=train.spike,
         batches=work.token_batches(plan),
         views=views,
         mixture=work.mixture(plan),
@@ -166,7 +164,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
     )
 
 
-def _completions(work: TrainingSetup, plan: PhasePlan, watched: list[Row]) -> Completions | None:
+def _completions(work: TrainingRun, plan: PhasePlan, watched: list[Row]) -> Completions | None:
     """What a phase generates of the images of its evaluations; None: nothing."""
     metric, recipe = plan.train.metric_for_best_model, work.recipe
     writes = plan.phase.objective != "language" or recipe.objectives.lm > 0
@@ -192,7 +190,7 @@ def _completions(work: TrainingSetup, plan: PhasePlan, watched: list[Row]) -> Co
     )
 
 
-def _stream(work: TrainingSetup, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:
+def _stream(work: TrainingRun, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:
     """This process's batches of a streamed training split."""
     if work.train.stream is None:
         return None

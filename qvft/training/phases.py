@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -12,32 +11,23 @@ from qvft.log import is_main_process
 from qvft.progress import say
 from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
 from qvft.training.completions import FILE as COMPLETIONS
-from qvft.training.metrics_log import RESUMABLE
-from qvft.training.phase_setup import PhaseSetup
+from qvft.training.metrics_log import RESUMABLE, trackers_named
+from qvft.training.phase_setup import phase_setup
 from qvft.training.progress_line import WritePage
 from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
-from qvft.training.trackers import trackers_named
 from qvft.training.trainer import QFormerTrainer
+from qvft.training.training_run import TrainingRun
 
 
-def run_phases(
-    folder: Path,
-    setups: list[Callable[[Path], PhaseSetup]],
-    *,
-    save_weights: Callable[[Path], None],
-    restore_weights: Callable[[Path], None],
-    page: WritePage | None = None,
-) -> None:
-    """Trains phase by phase and writes `adapter/` at the end.
+def run_phases(folder: Path, work: TrainingRun, *, page: WritePage | None = None) -> None:
+    """Trains phase by phase and writes `adapter/` at the end; called in all processes.
 
     A phase that finished in an earlier start is not repeated: its weights are loaded. An
     interrupted one resumes from its last checkpoint.
 
     Args:
-        setups: per phase a function from its checkpoint folder to its setup; called when the phase
-            begins, since it freezes and unfreezes the model.
-        save_weights, restore_weights: for all trained weights; called in all processes.
+        folder: the run folder.
     """
     metrics_file = folder / "metrics.jsonl"
     if is_main_process():
@@ -45,22 +35,22 @@ def run_phases(
             drop_torn_line(file)
     stop = StopOnSignal()
     with stop.handling():
-        for index, make_setup in enumerate(setups):
+        for index, plan in enumerate(work.plans):
             checkpoints = folder / "checkpoints" / f"{index}"
-            setup = make_setup(checkpoints)
+            setup = phase_setup(work, plan, checkpoints)
             if (checkpoints / "done.json").is_file():
-                restore_weights(checkpoints / "weights")
+                work.restore_weights(checkpoints / "weights")
                 continue
             trainer_class = RewardTrainer if setup.rollouts else QFormerTrainer
             trainer = trainer_class(
                 setup,
-                save_weights=save_weights,
-                restore_weights=restore_weights,
+                save_weights=work.save_weights,
+                restore_weights=work.restore_weights,
                 metrics_file=metrics_file,
-                phase=f"phase {setup.name}, " if len(setups) > 1 else "",
+                phase=f"phase {setup.name}, " if len(work.plans) > 1 else "",
                 page=page,
             )
-            stop.steps = setup.rollouts.settings.num_iterations if setup.rollouts else 1
+            stop.steps = setup.rollouts.reward.num_iterations if setup.rollouts else 1
             trainer.add_callback(stop)
             if trainer.is_world_process_zero():
                 checkpoints.mkdir(parents=True, exist_ok=True)
@@ -68,7 +58,7 @@ def run_phases(
             trainer.accelerator.wait_for_everyone()
             final = final_checkpoint(checkpoints, best=setup.arguments.load_best_model_at_end)
             if final is not None:
-                restore_weights(final)
+                work.restore_weights(final)
             else:
                 last = last_checkpoint(checkpoints)
                 if last is not None:
@@ -78,18 +68,18 @@ def run_phases(
                     trainer.train(resume_from_checkpoint=last)
             if trainer.is_world_process_zero():
                 clear(checkpoints)
-            if index + 1 < len(setups):
-                _write(checkpoints / "weights", save_weights)
+            if index + 1 < len(work.plans):
+                _write(checkpoints / "weights", work)
                 if trainer.is_world_process_zero():
                     write_json(checkpoints / "done.json", {"done": True})
             trainer.accelerator.wait_for_everyone()
-        _write(folder / "adapter", save_weights)
+        _write(folder / "adapter", work)
 
 
-def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
+def _write(folder: Path, work: TrainingRun) -> None:
     """Writes an adapter folder atomically; called in all processes. Raises FailedError."""
     if not is_main_process():
-        save_weights(folder)  # contributes its shards of the weights and writes nothing
+        work.save_weights(folder)  # contributes its shards of the weights and writes nothing
         return
     with saving(folder, kept=RESUMABLE), replaced_folder(folder) as partial:
-        save_weights(partial)
+        work.save_weights(partial)

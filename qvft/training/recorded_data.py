@@ -13,8 +13,7 @@ from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
 from qvft.log import is_main_process
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import Split, read_split, read_texts, samples_hash
-from qvft.setup.hashes import images_hash
+from qvft.setup.data import Split, images_hash, read_split, read_texts, samples_hash
 from qvft.setup.source_names import source_name, split_source
 from qvft.setup.start_run import StartRun
 from qvft.setup.streaming import is_streamed, stream_of

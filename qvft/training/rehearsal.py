@@ -20,9 +20,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.recipe.refused_settings import require_accepted
-from qvft.training.arguments import check_arguments, training_arguments
+from qvft.recipe.train import Spike
+from qvft.training.arguments import training_arguments
 from qvft.training.phase_setup import PhaseSetup
-from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.trainer import QFormerTrainer
 
 ROWS, WIDTH = 8, 4
@@ -34,7 +34,6 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
     Only settings passed on to a library can make it raise, so a recipe without `arguments` and
     `report_to` is not tried. Trackers are built but receive nothing.
     """
-    check_arguments(train)
     settings = {**train["arguments"]}
     if train["report_to"]:
         settings["report_to"] = list(train["report_to"])
@@ -87,7 +86,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             early_stopping=None,
             texts_per_image=1,
             callbacks=(),
-            spikes=SpikeRule(**train["spike"]),
+            spikes=Spike(**train["spike"]),
         )
         trainer = QFormerTrainer(
             setup,

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from qvft.training.batches.padding_sampler import PaddedSampler
+from qvft.training.batches.sampler import PaddedSampler
 from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.out_of_memory import parts_of
-from qvft.training.rewards.given_batch import GivenBatch
+from qvft.training.rewards.collate import GivenBatch
 from qvft.training.trainer import QFormerTrainer
 
 
@@ -50,7 +50,7 @@ class RewardTrainer(QFormerTrainer):
 
     def train_order(self, dataset: Any) -> Sampler:
         """As `QFormerTrainer`; the rows of a step come once for each update of its samples."""
-        updates = self.rollouts.settings.num_iterations
+        updates = self.rollouts.reward.num_iterations
         if updates == 1:
             return super().train_order(dataset)
         arguments = self.args

@@ -1,4 +1,5 @@
-"""Run folder of a training run: ownership, progress, and whether a recipe resumes the run in it.
+"""Run folder of a training run: ownership, progress, whether a recipe resumes the run in it, and
+what its lock file says that the run began with.
 
 Does not import torch.
 """
@@ -6,6 +7,7 @@ Does not import torch.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from qvft.recipe.train import Train
 from qvft.setup.streaming import is_streamed
 from qvft.training.checkpoints import STATE
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 NAMED_KEYS = 5
 """Maximum number of differing keys in a message."""
 
@@ -161,3 +164,41 @@ def _global_batch(train: Train, processes: int) -> tuple[int, str]:
         return accumulated * processes, split
     size = train.per_device_train_batch_size
     return size * accumulated * processes, f"batch {size} x {split}"
+
+
+def revision_from_lock(recipe: Recipe) -> Recipe:
+    """The recipe with the revisions that its run's lock file records, if there is one."""
+    return resolve_revision(recipe) if has_progress(Path(recipe.run_dir)) else recipe
+
+
+def rates_from_lock(recipe: Recipe) -> Recipe:
+    """The recipe with the learning rates of its run's lock file, if it sets none itself."""
+    folder = Path(recipe.run_dir)
+    known = (folder / LOCK_NAME).is_file() and has_progress(folder)
+    if recipe.train.learning_rate is not None or not known:
+        return recipe
+    rates = {"learning_rate": read_lock(folder).train.learning_rate}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=rates)})
+
+
+def resolve_revision(recipe: Recipe) -> Recipe:
+    """The recipe with the commits of its hub ids, branches or tags; local folders are unchanged.
+
+    A resumed run keeps the commits in its lock file.
+    """
+    given = [recipe.model.revision]
+    if recipe.model.decoder is not None:
+        given.append(recipe.model.decoder_revision)
+    if all(_COMMIT.fullmatch(revision or "") for revision in given):
+        return recipe
+    folder = Path(recipe.run_dir)
+    if (folder / LOCK_NAME).is_file() and has_progress(folder):
+        locked = read_lock(folder).model
+        found = {"revision": locked.revision, "decoder_revision": locked.decoder_revision}
+    else:
+        from qvft.setup.model import base_of  # imports torch, which a resumed run can load later
+
+        base = base_of(recipe)
+        found = {"revision": base.revision, "decoder_revision": base.decoder_revision}
+    model = recipe.model.model_copy(update=found)
+    return recipe.model_copy(update={"model": model})

@@ -9,10 +9,10 @@ from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.mixing import unseen_texts
 from qvft.setup.query_similarity import collapse_warning, query_similarity
 from qvft.training.phase_rows import different_rows
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.training_run import TrainingRun
 
 
-def run_warnings(work: TrainingSetup) -> list[str]:
+def run_warnings(work: TrainingRun) -> list[str]:
     """Warnings about the data and the length of training."""
     split, collator = work.train, work.loaded.collator
     found: list[str] = []
@@ -26,7 +26,7 @@ def run_warnings(work: TrainingSetup) -> list[str]:
     return [*dict.fromkeys(found), *phase_warnings(work)]
 
 
-def phase_warnings(work: TrainingSetup) -> list[str]:
+def phase_warnings(work: TrainingRun) -> list[str]:
     """Warnings that depend on phases and objectives, not on the data alone."""
     found: list[str] = []
     if work.branch is not None:
@@ -41,7 +41,7 @@ def phase_warnings(work: TrainingSetup) -> list[str]:
     return found
 
 
-def query_warnings(work: TrainingSetup) -> list[str]:
+def query_warnings(work: TrainingRun) -> list[str]:
     """Warning if the query tokens have collapsed, on a few training images.
 
     Not checked under FSDP, which would need all processes.

@@ -28,7 +28,7 @@ from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers
 from qvft.training.batches.numbered_rows import EpochOrder, RowDataset
 from qvft.training.completions import FILE as COMPLETIONS
-from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated
+from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated, log_texts
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.optim import keep_embeddings_in_32_bits
@@ -37,7 +37,6 @@ from qvft.training.progress_line import ProgressLine, WritePage
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.row_metrics import OF_ROWS, row_means
-from qvft.training.trackers import log_texts
 from qvft.training.trainer_loaders import TrainerLoaders
 
 NUMBERS = ("row_index", "text_index")

@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qvft.training.batches.loader_workers import with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, RowDataset
-from qvft.training.batches.padding_sampler import PaddedSampler
-from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.batches.sampler import GroupedSampler, PaddedSampler
 from qvft.training.batches.streamed import GivenRows
 from qvft.training.trainer_internals import TrainerInternals
 

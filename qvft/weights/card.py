@@ -14,12 +14,15 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.data.rows import Row
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import checkpoint_file
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.model_path import TINY_ID, names_folder
 from qvft.recipe.schema import Recipe
+from qvft.setup.model import processor_of
+from qvft.setup.prompt_template import template_of
 from qvft.weights.card_scores import (
     TASK,
     Scores,
@@ -97,6 +100,23 @@ def model_card(
         "samples_end": SAMPLES_END,
     }
     return card_text("model_card.md.j2", values | facts)
+
+
+def run_card(
+    run_dir: Path, recipe: Recipe, base: BaseCheckpoint, *, folder: str, rows: Sequence[Row] = ()
+) -> str:
+    """The card of a run's adapter as Markdown."""
+    return model_card(
+        recipe,
+        run_dir,
+        base,
+        library="peft",
+        folder=folder,
+        manifest=read_manifest(run_dir / "adapter"),
+        adapter_sha256=fingerprints(run_dir / "adapter"),
+        template=template_of(recipe, base, processor_of(recipe, base)),
+        rows=rows,
+    )
 
 
 def card_text(template: str, values: Mapping[str, Any]) -> str:

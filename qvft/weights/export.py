@@ -15,15 +15,16 @@ from qvft.adapters.checkpoint import BRIDGE
 from qvft.adapters.lora import load_lora
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS
 from qvft.adapters.manifest import alignment_entry
-from qvft.errors import VerificationError
+from qvft.errors import CheckpointError, VerificationError
 from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
+from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.t5_head import own_head_expected
 from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.model import processor_of
-from qvft.weights.adapter_card import require_plain_base, run_card
+from qvft.weights.card import run_card
 from qvft.weights.export_qvision import export_published
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.parity import comparison_line
@@ -33,6 +34,27 @@ from qvft.weights.run_probes import reference_outputs, require_rows, unmerged_mo
 from qvft.weights.write import SLACK_BYTES, file_hashes
 
 logger = get_logger("qvft.export")
+
+
+def require_plain_base(run_dir: Path, base: BaseCheckpoint) -> None:
+    """Raises CheckpointError unless transformers and PEFT alone can load the run's adapter."""
+    if not (run_dir / "adapter" / CONFIG).is_file():
+        raise CheckpointError(
+            "the run trained no LoRA", where=str(run_dir), do="qvft.merge writes the whole model"
+        )
+    if base.graft is not None or base.stored_queries or base.stored_image_size:
+        raise CheckpointError(
+            "its base is not a plain checkpoint (model.text_branch, model.decoder, "
+            "model.query_tokens, model.image_size)",
+            where=str(run_dir),
+            do="qvft.merge writes the whole model",
+        )
+    if not hasattr(transformers, base.family.model_class):
+        raise CheckpointError(
+            f"transformers has no {base.family.model_class}, which PEFT would need",
+            where=str(run_dir),
+            do="qvft.merge or --to qvision writes the whole model",
+        )
 
 
 def export_run(
@@ -130,13 +152,8 @@ def _export_retrieval(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
         tokenizer=branch.tokenizer,
         dtype=inputs.written,
     )
-    return {
-        "objectives": trained,
-        "weights": written.weights,
-        "left_out": ["language_model", "language_projection", *written.left_out],
-        "largest_difference": written.largest_difference,
-        "allowed": written.allowed,
-    }
+    left_out = ["language_model", "language_projection", *written["left_out"]]
+    return {"objectives": trained, **written, "left_out": left_out}
 
 
 EXPORTS: Mapping[str, Callable[[Path, MergeInputs], dict[str, Any]]] = {

@@ -93,7 +93,8 @@ def _proven(folder: Path, record: str) -> Files:
 def _adapter(run_dir: Path, repo: str, *, with_samples: bool) -> Files:
     """The adapter of a run with a new card; with samples, also its reports."""
     from qvft.setup.model import base_of
-    from qvft.weights.adapter_card import require_plain_base, run_card
+    from qvft.weights.card import run_card
+    from qvft.weights.export import require_plain_base
 
     recipe = run_recipe(run_dir, [])
     adapter = run_dir / "adapter"

@@ -11,15 +11,14 @@ from typing import Any
 
 from transformers import AutoProcessor
 
+from qvft.adapters.manifest import fingerprints
 from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
-from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
-from qvft.setup.hashes import trained_files
 from qvft.setup.mixing import share_text
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
@@ -34,9 +33,15 @@ from qvft.weights.parity import Comparison, compare, comparison_line
 from qvft.weights.probe_outputs import plain_outputs
 from qvft.weights.requirements import check_shard_size
 from qvft.weights.run_probes import reference_outputs, require_rows
-from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
-from qvft.weights.write import file_hashes, require_room, write_settings, written_config
+from qvft.weights.write import (
+    file_hashes,
+    require_room,
+    write_code,
+    write_settings,
+    write_shards,
+    written_config,
+)
 
 logger = get_logger("qvft.merge")
 
@@ -164,7 +169,7 @@ def _card(inputs: MergeInputs, folder: str, rows: Sequence[Row]) -> str:
         library="transformers",
         folder=folder,
         manifest=manifest,
-        adapter_sha256=trained_files(inputs.run_dir / "adapter"),
+        adapter_sha256=fingerprints(inputs.run_dir / "adapter"),
         template=template_of(recipe, base, processor_of(recipe, base)),
         rows=rows,
         remote_code=remote_code,

@@ -123,9 +123,6 @@ def make_plan(
             actions[key] = action
     for key, layer in lora.items():
         _check_direction(key, layer, base)
-    for key, tensor in bridge.items():
-        if not _is_finite(tensor):
-            raise CheckpointError(f"the trained weight {key} is not finite")
     kept = set(getattr(base, "_keep_in_fp32_modules", None) or ())
     dtypes = {}
     for key, tensor in state.items():

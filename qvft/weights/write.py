@@ -1,15 +1,24 @@
-"""Writes configuration, tokenizer and card of a checkpoint folder; estimates disk space."""
+"""Writes configuration, tokenizer, shards and model code of a checkpoint; estimates disk space."""
 
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig
+from transformers.core_model_loading import dot_natural_key
 
-from qvft.files import require_space, sha256_file
+from qvft.files import require_space, sha256_file, write_text
+from qvft.models.qvision import AUTO_MODELS, configuration, encoder, modeling, qformer
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.weights.merge_plan import MergePlan
+from qvft.weights.tensor_file import write_tensor_file
 
 SLACK_BYTES = 64_000_000
 """Disk space for the processor and other small files."""
@@ -56,3 +65,55 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of all files of a folder, recursively, by relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+PACKAGE = "qvft.models.qvision."
+CODE = (configuration, encoder, qformer, modeling)
+
+
+def write_code(folder: Path) -> None:
+    """Copies the model code next to saved weights and adds `auto_map` to their config.json."""
+    for module in CODE:
+        assert module.__file__ is not None
+        source = Path(module.__file__)
+        text = source.read_text(encoding="utf-8").replace(f"from {PACKAGE}", "from .")
+        (folder / source.name).write_text(text, encoding="utf-8")
+    model_class = f"modeling.{QVisionForConditionalGeneration.__name__}"
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["auto_map"] = {
+        "AutoConfig": f"configuration.{configuration.QVisionConfig.__name__}",
+        **{auto.__name__: model_class for auto in AUTO_MODELS},
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+_PATTERN, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+
+
+@torch.no_grad()
+def write_shards(
+    folder: Path, base: Mapping[str, Tensor], plan: MergePlan, *, parameters: int, shard_size: str
+) -> None:
+    """Writes the merged weights as `save_pretrained` of the merged model would.
+
+    Memory: one weight, in its stored dtype and in float32, plus the trained weights.
+    """
+    outline = plan.outline()
+    # The order in which `save_pretrained` fills the shards of a model that was loaded.
+    outline = {key: outline[key] for key in sorted(outline, key=dot_natural_key)}
+    split = split_torch_state_dict_into_shards(
+        outline, filename_pattern=_PATTERN, max_shard_size=shard_size
+    )
+    for name, keys in split.filename_to_tensors.items():
+        write_tensor_file(
+            folder / name,
+            {key: outline[key] for key in keys},
+            lambda key: plan.value(key, base[key]),
+        )
+    if split.is_sharded:
+        index = {
+            "metadata": {"total_parameters": parameters, **split.metadata},
+            "weight_map": split.tensor_to_filename,
+        }
+        write_text(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")

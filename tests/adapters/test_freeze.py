@@ -7,8 +7,7 @@ from qvft.adapters.freeze import count_blocks, count_components, mark_trainable,
 from qvft.adapters.lora import add_lora, lora_targets
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
-from qvft.models.qvision.reference_parts import reference_qvision
-from qvft.models.reference_configs import meta_model
+from qvft.models.reference_configs import meta_model, reference_qvision
 from tools.tiny_blip2.geometry import QUERY_TOKENS, WIDTH, init_tiny
 
 FAMILY = FAMILIES["blip2"]

@@ -12,11 +12,10 @@ from PIL import Image
 from transformers import TrainerCallback
 
 import qvft
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.errors import CheckpointError, DataError, RecipeError, UserError
 from qvft.eval import main as evaluate
 from qvft.recipe.model import Model
-from qvft.setup.hashes import trained_files
 from qvft.train import main as train
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -40,7 +39,7 @@ def test_a_list_trains_the_same_weights_as_its_jsonl(
     assert steps.seen == 2
     other = tmp_path / "program"
     assert train([str(recipe_file), "train.max_steps=2", f"run.dir={other}"]) == 0
-    assert trained_files(run.folder / "adapter") == trained_files(other / "adapter")
+    assert fingerprints(run.folder / "adapter") == fingerprints(other / "adapter")
     made, same = (read_manifest(one / "adapter") for one in (run.folder, other))
     assert [*made["data_sha256"].values()] == [*same["data_sha256"].values()]
     assert made["images_sha256"] == same["images_sha256"]
@@ -76,13 +75,13 @@ def test_the_lock_says_memory_and_programs_say_how_to_name_data(
 
 def test_a_finished_run_is_not_trained_again(recipe: qvft.Recipe, rows: Rows) -> None:
     first = qvft.fit(recipe, train=rows["train"])
-    before = trained_files(first.folder / "adapter")
+    before = fingerprints(first.folder / "adapter")
     with pytest.raises(CheckpointError, match=r"train\.resume"):
         qvft.fit(recipe, train=rows["train"])
     resumed = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"resume": "auto"})}
     )
-    assert trained_files(qvft.fit(resumed, train=rows["train"]).folder / "adapter") == before
+    assert fingerprints(qvft.fit(resumed, train=rows["train"]).folder / "adapter") == before
     with pytest.raises(CheckpointError, match="texts"):
         qvft.fit(resumed, train=rows["train"][:-1])
 
@@ -116,7 +115,7 @@ def test_a_dataset_trains_as_its_rows_do(recipe: qvft.Recipe, rows: Rows, tmp_pa
         update={"run": recipe.run.model_copy(update={"dir": str(tmp_path / "b")})}
     )
     two = qvft.fit(moved, train=plain)
-    assert trained_files(one.folder / "adapter") == trained_files(two.folder / "adapter")
+    assert fingerprints(one.folder / "adapter") == fingerprints(two.folder / "adapter")
 
 
 def test_a_recipe_whose_data_is_to_be_filled_in_needs_no_eval_data(

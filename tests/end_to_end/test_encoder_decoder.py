@@ -27,10 +27,11 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import base_of
 from qvft.train import main as train
+from qvft.training.distributed.fsdp import require_shardable
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import require_shardable, training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_model
 from tools.tiny_blip2.geometry import tiny_config
@@ -53,8 +54,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path, given: list
 
 
 @pytest.fixture(scope="module")
-def work(recipe_file: Path, given: list[str]) -> TrainingSetup:
-    return training_setup(load_recipe(recipe_file, given))
+def work(recipe_file: Path, given: list[str]) -> TrainingRun:
+    return prepare_training(load_recipe(recipe_file, given))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_alignment_takes_the_words_of_another_checkpoint(
         assert train([str(recipe_file), *given, *steps, weights]) == status
 
 
-def test_each_prompt_is_encoded_once(work: TrainingSetup, rows: list[Row]) -> None:
+def test_each_prompt_is_encoded_once(work: TrainingRun, rows: list[Row]) -> None:
     """Captions of an image share their prompt; its questions have one each."""
     batch = work.loaded.collator(list(enumerate(rows)))
     seen: dict[str, int] = {}
@@ -161,7 +162,7 @@ def test_each_prompt_is_encoded_once(work: TrainingSetup, rows: list[Row]) -> No
     assert seen == {"vision": 2, "qformer": 2, "encoder": 2 * (1 + 2)}
 
 
-def test_the_decoder_reads_neither_image_nor_prompt(work: TrainingSetup, rows: list[Row]) -> None:
+def test_the_decoder_reads_neither_image_nor_prompt(work: TrainingRun, rows: list[Row]) -> None:
     template = work.loaded.template
     batch = work.loaded.collator(list(enumerate(rows)))
     image_token = work.loaded.base.config.image_token_index
@@ -174,7 +175,7 @@ def test_the_decoder_reads_neither_image_nor_prompt(work: TrainingSetup, rows: l
 
 
 def test_rows_are_packed_by_prompt_where_that_is_shorter(
-    work: TrainingSetup, rows: list[Row]
+    work: TrainingRun, rows: list[Row]
 ) -> None:
     def layout(chosen: list[Row]) -> Tensor | None:
         packed = replace(work.loaded.collator, packer=packer_of(work.loaded.base))
@@ -196,7 +197,6 @@ def test_rows_are_packed_by_prompt_where_that_is_shorter(
             ["trainable.decoder=full", "trainable.frozen_decoder_fraction=0.5"],
             "trainable.frozen_decoder_fraction",
         ),
-        (["model.attn_implementation=flex"], "model.attn_implementation"),
         (["model.text_branch=fresh"], "model.id"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_it_does_not_support_is_refused_by_name(
     recipe_file: Path, given: list[str], overrides: list[str], where: str
 ) -> None:
     with pytest.raises((RecipeError, ModelError), match="t5") as refusal:
-        training_setup(load_recipe(recipe_file, [given[0], *overrides]))
+        prepare_training(load_recipe(recipe_file, [given[0], *overrides]))
     assert (refusal.value.where or "").startswith(where)
 
 
@@ -231,4 +231,4 @@ def test_a_configuration_without_a_start_token_is_refused(
     text = type(TEXT["t5"])(**TEXT["t5"].to_dict() | {"decoder_start_token_id": None})
     folder = write_model(tmp_path / "t5", tiny_folder, text)
     with pytest.raises(ModelError, match="decoder_start_token_id"):
-        training_setup(load_recipe(recipe_file, [f"model.id={folder}", LORA]))
+        prepare_training(load_recipe(recipe_file, [f"model.id={folder}", LORA]))

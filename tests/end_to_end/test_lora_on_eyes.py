@@ -18,7 +18,7 @@ from qvft.errors import RecipeError
 from qvft.recipe.load import load_recipe
 from qvft.recipe.phases import phase_plans
 from qvft.train import main as train
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 from qvft.weights.merge import merge_run
 from tools.tiny_blip2.geometry import tiny_config
 
@@ -56,7 +56,7 @@ def test_layers_of_every_block_are_trained_and_their_bases_are_not(run: Path) ->
 def test_features_are_not_cached_and_the_log_says_what_that_costs(
     recipe_file: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    work = training_setup(load_recipe(recipe_file, [*EYES, f"run.dir={tmp_path}"]))
+    work = prepare_training(load_recipe(recipe_file, [*EYES, f"run.dir={tmp_path}"]))
     work.counts(work.plans[0])
     with said.at_level("INFO", "qvft"):
         work.cache_features()
@@ -109,7 +109,7 @@ def test_the_export_for_plain_peft_has_them(run: Path, tmp_path: Path) -> None:
 
 def test_a_phase_may_train_them_and_another_not(recipe_file: Path) -> None:
     phases = "phases=[{name: a, trainable: {vision: frozen}}, {name: b, trainable: {vision: lora}}]"
-    work = training_setup(load_recipe(recipe_file, [phases]))
+    work = prepare_training(load_recipe(recipe_file, [phases]))
     trained = []
     for plan in work.plans:
         work.counts(plan)
@@ -133,11 +133,11 @@ def test_what_does_not_go_with_them_is_refused(
     recipe = load_recipe(recipe_file, overrides)
     with pytest.raises(RecipeError, match=said):
         phase_plans(recipe)
-        training_setup(recipe)
+        prepare_training(recipe)
 
 
 def test_gradients_reach_the_vit(recipe_file: Path) -> None:
-    work = training_setup(load_recipe(recipe_file, ["trainable.vision=lora"]))
+    work = prepare_training(load_recipe(recipe_file, ["trainable.vision=lora"]))
     work.counts(work.plans[0])
     rows = work.rows(work.plans[0], work.train, training=True)[:2]
     batch = work.loaded.collator(list(enumerate(rows)))

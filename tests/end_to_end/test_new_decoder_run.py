@@ -17,7 +17,7 @@ from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of
 from qvft.train import main as train
-from qvft.training import training_setup
+from qvft.training import prepare_training
 from qvft.weights.merge import merge_run
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "new_decoder.yaml"
@@ -124,7 +124,7 @@ def test_without_a_chat_template_prompts_are_plain(
 def test_a_prompt_that_does_not_fit_is_refused_before_the_images_are_read(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_setup, "read_split", lambda *_: pytest.fail("read the data"))
+    monkeypatch.setattr(prepare_training, "read_split", lambda *_: pytest.fail("read the data"))
     given = [str(RECIPE), *overrides, f"run.dir={tmp_path / 'run'}", "data.max_text_tokens=8"]
     assert train(given) == 2
 

@@ -21,8 +21,8 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.objectives import reference_logps
 from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 from tests.invariants.two_processes import PLAIN, launched
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
@@ -71,8 +71,8 @@ def run(pairs_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(pairs_recipe: Path) -> TrainingSetup:
-    return training_setup(load_recipe(pairs_recipe))
+def work(pairs_recipe: Path) -> TrainingRun:
+    return prepare_training(load_recipe(pairs_recipe))
 
 
 def test_trls_metrics_are_logged_and_pairs_are_learnt(run: Path) -> None:
@@ -101,7 +101,7 @@ def test_trls_metrics_are_logged_and_pairs_are_learnt(run: Path) -> None:
 
 
 def test_the_reference_is_the_model_as_the_phase_began(
-    run: Path, work: TrainingSetup, pairs_recipe: Path
+    run: Path, work: TrainingRun, pairs_recipe: Path
 ) -> None:
     """Queries, Q-Former and LoRA have moved since; the adapters alone would not give it back."""
     work.restore_weights(run / "checkpoints" / "0" / "weights")
@@ -287,8 +287,8 @@ def test_check_passes_and_counts_the_phase(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["preference.loss_type=aot"], "aot sorts the pairs of a batch"),
-        (["preference.loss_type=[sigmoid, aot_unpaired]"], "aot_unpaired sorts the pairs"),
+        (["preference.loss_type=aot"], "loss_type.0='aot'"),
+        (["preference.loss_type=[sigmoid, aot_unpaired]"], "loss_type.1='aot_unpaired'"),
         (["preference.loss_type=dpo"], "preference.loss_type"),
         (["preference.loss_type=exo_pair"], "label_smoothing is 0; exo_pair needs one above 0"),
         (

@@ -22,7 +22,7 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 from qvft.weights.merge import merge_run
 
 SIDE = 32
@@ -112,7 +112,7 @@ def test_a_reward_phase_trains(qvision_recipe: Path, tmp_path: Path) -> None:
 
 def test_packed_rows_have_the_loss_of_separate_ones(qvision_recipe: Path) -> None:
     """GPT-Neo's local layers look back by index: within a row that stands whole it is the same."""
-    work = training_setup(load_recipe(qvision_recipe))
+    work = prepare_training(load_recipe(qvision_recipe))
     work.counts(work.plans[0])
     model = work.loaded.model.double()
     rows = list(enumerate(work.rows(work.plans[0], work.train, training=True)[:20]))
@@ -228,7 +228,7 @@ def test_pairs_are_learnt_packed_and_without_dropout(
     data = f"data.train.path={pairs_recipe.parent / 'shapes' / 'train.jsonl'}"
     phases = "phases=[{name: pairs, objective: preference}]"
     assert train([str(qvision_recipe), f"run.dir={tmp_path / 'run'}", data, phases]) == 0
-    work = training_setup(load_recipe(qvision_recipe, [data, phases]))
+    work = prepare_training(load_recipe(qvision_recipe, [data, phases]))
     (plan,) = work.plans
     work.counts(plan)
     work.loaded.model.double()

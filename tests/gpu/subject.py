@@ -21,16 +21,15 @@ from qvft.benchmark.training import (
     prepared,
     rows_of_batches,
 )
-from qvft.models.flex_attention import require_flex, use_flex
 from qvft.models.quantize import quantization_config
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe
+from qvft.setup.feature_cache import unload_vision
 from qvft.setup.model import base_of, device, with_tools
 from qvft.training.arguments import use_bf16
 from qvft.training.compiling import require_compiler
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 from tools.quantize_in_place import quantize_in_place
 
 
@@ -42,7 +41,7 @@ class Subject:
         self.config = geometry.config(tiny=tiny)
         self.rounds = rounds
         self.steps, images, new_tokens = (1, 2, 4) if tiny else (2, 16, 20)
-        self._held: dict[bool, TrainingSetup] = {}
+        self._held: dict[bool, TrainingRun] = {}
         write_base(folder / "base", self.config)
         data = write_data(
             folder / "data",
@@ -70,7 +69,7 @@ class Subject:
             }
         )
 
-    def work(self, *, nf4: bool = False) -> TrainingSetup:
+    def work(self, *, nf4: bool = False) -> TrainingRun:
         """The training of the recipe on a random model, kept until the other one is wanted."""
         if nf4 not in self._held:
             self._held.clear()
@@ -85,7 +84,7 @@ class Subject:
                     ),
                 )
             given = with_tools(self.recipe, base, model)
-            self._held[nf4] = training_setup(self.recipe, given=given)
+            self._held[nf4] = prepare_training(self.recipe, given=given)
         return self._held[nf4]
 
 
@@ -102,16 +101,6 @@ def nf4_training(subject: Subject) -> dict[str, Any]:
 def compiled_training(subject: Subject) -> dict[str, Any]:
     """Plain practice, and qvft with compiled blocks."""
     return _compared(subject, _compiled(subject.work()), "plain", "qvft")
-
-
-def flex_training(subject: Subject) -> dict[str, Any]:
-    """Plain practice, and qvft with flex attention from now on."""
-    return _compared(subject, _with_flex(subject.work()), "plain", "qvft")
-
-
-def compiled_flex_training(subject: Subject) -> dict[str, Any]:
-    """Plain practice, and qvft with flex attention in compiled blocks."""
-    return _compared(subject, _compiled(_with_flex(subject.work())), "plain", "qvft")
 
 
 def training_alone(subject: Subject) -> dict[str, Any]:
@@ -157,7 +146,7 @@ def nf4_memory_bytes(subject: Subject) -> int:
     return held + step
 
 
-def _compared(subject: Subject, work: TrainingSetup, *ways: str) -> dict[str, Any]:
+def _compared(subject: Subject, work: TrainingRun, *ways: str) -> dict[str, Any]:
     return training_json(
         bench_training(
             work.recipe, rounds=subject.rounds, steps=subject.steps, ways=ways, given=work
@@ -165,16 +154,10 @@ def _compared(subject: Subject, work: TrainingSetup, *ways: str) -> dict[str, An
     )
 
 
-def _compiled(work: TrainingSetup) -> TrainingSetup:
+def _compiled(work: TrainingRun) -> TrainingRun:
     require_compiler(work.loaded.model.device)
     plans = [
         replace(plan, train=plan.train.model_copy(update={"torch_compile": True}))
         for plan in work.plans
     ]
     return replace(work, plans=plans)
-
-
-def _with_flex(work: TrainingSetup) -> TrainingSetup:
-    require_flex(work.loaded.base.config, work.loaded.model.device)
-    use_flex(work.loaded.model)
-    return work

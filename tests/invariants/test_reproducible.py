@@ -13,7 +13,7 @@ import pytest
 from qvft.errors import ModelError
 from qvft.recipe.load import load_recipe
 from qvft.recipe.recipe_lock import write_lock
-from qvft.training.resolve_revision import resolve_revision
+from qvft.training.run_folder import resolve_revision
 
 SECRETS = {
     "HF_TOKEN": "hf_PlantedInTheEnvironment0123456789",

@@ -16,9 +16,9 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.phases import phase_plans
 from qvft.setup.model import base_of
 from qvft.train import main
+from qvft.training.distributed.fsdp import require_shardable
 from qvft.training.objectives.reward import RewardObjective
 from qvft.training.stopping import StopOnSignal
-from qvft.training.training_setup import require_shardable
 
 FUNCTIONS = "tests.training.rewards.functions"
 PHASE = "phases=[{name: reward, objective: reward}]"

@@ -24,16 +24,16 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.training.arguments import training_arguments
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.phase_setup import phase_setups
+from qvft.training.phase_setup import phase_setup
 from qvft.training.preflight import check_gradients, check_image_matters
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 BLIP2 = FAMILIES["blip2"]
 
 
 @pytest.fixture(scope="module")
 def work(recipe_file: Path):
-    built = training_setup(load_recipe(recipe_file))
+    built = prepare_training(load_recipe(recipe_file))
     set_trainable(built.loaded, built.plans[0].trainable)
     return built
 
@@ -156,18 +156,13 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
 ) -> None:
     from qvft.training.phases import run_phases
 
-    broken = training_setup(
+    broken = prepare_training(
         load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"])
     )
     with torch.no_grad():
         broken.loaded.model.language_projection.bias.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"step 1; samples: train\d+"):
-        run_phases(
-            tmp_path,
-            phase_setups(broken),
-            save_weights=broken.save_weights,
-            restore_weights=broken.restore_weights,
-        )
+        run_phases(tmp_path, broken)
 
 
 def test_trap_12_max_length_is_refused(recipe_file: Path) -> None:
@@ -200,10 +195,10 @@ def test_trap_16_only_the_decoder_is_quantised(recipe_file: Path) -> None:
 def test_trap_17_every_trained_component_has_a_gradient(
     recipe_file: Path, checkpointing: bool
 ) -> None:
-    work = training_setup(
+    work = prepare_training(
         load_recipe(recipe_file, [f"train.gradient_checkpointing={str(checkpointing).lower()}"])
     )
-    setup = phase_setups(work)[0](Path("unused"))
+    setup = phase_setup(work, work.plans[0], Path("unused"))
     rows = setup.train_rows
     batch = without_index(setup.collator([(i, rows[i]) for i in range(4)]))
     setup.module.train()
@@ -233,9 +228,9 @@ def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
 ) -> None:
     from qvft.training.trainer import QFormerTrainer
 
-    work = training_setup(load_recipe(recipe_file, ["train.eval_steps=1"]))
+    work = prepare_training(load_recipe(recipe_file, ["train.eval_steps=1"]))
     trainer = QFormerTrainer(
-        phase_setups(work)[0](tmp_path),
+        phase_setup(work, work.plans[0], tmp_path),
         save_weights=work.save_weights,
         restore_weights=work.restore_weights,
         metrics_file=tmp_path / "metrics.jsonl",

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from qvft.models.question_aware.configuration import question_aware_config
+from qvft.models.question_aware.graft import question_aware_config
 from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_config
 
 SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": PAD_ID}

@@ -181,9 +181,3 @@ def test_merging_alters_neither_side() -> None:
     base, changes = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": [4]}
     assert merge(base, changes) == {"a": {"b": 3, "c": 2}, "d": [4]}
     assert (base, changes) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": [4]})
-
-
-def test_rerank_under_objectives_names_its_home() -> None:
-    content = {"name": "x", "model": {"id": "m"}, "objectives": {"rerank": 4}}
-    with pytest.raises(RecipeError, match='unknown key "objectives.rerank" .it is eval.rerank'):
-        parse_recipe(content)

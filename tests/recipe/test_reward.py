@@ -42,14 +42,8 @@ def test_names_and_defaults_are_those_of_trls_configs() -> None:
 )  # fmt: skip
 def test_sampling_that_biases_the_gradient_is_refused(recipe_file: Path, setting: str) -> None:
     key = setting.partition(":")[0]
-    with pytest.raises(RecipeError, match=rf"reward.*{key}.*biased"):
+    with pytest.raises(RecipeError, match=rf"reward.*{key}"):
         load_recipe(recipe_file, [f"reward={{{setting}}}"])
-
-
-def test_neutral_sampling_settings_are_accepted(recipe_file: Path) -> None:
-    given = "reward={funcs: {cider: 1.0}, top_p: 1.0, top_k: 0, num_beams: 1}"
-    reward = load_recipe(recipe_file, ["phases=[{name: a, objective: reward}]", given]).reward
-    assert reward == Reward(funcs={"cider": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +72,6 @@ PHASE: dict[str, Any] = {"name": "reward", "objective": "reward"}
         ({"reward": {}}, "reward.funcs is empty"),
         ({"train": {"batch_tokens": 512}}, "batch_tokens"),
         ({"train": {"torch_compile": True}}, "torch_compile"),
-        ({"model": {"id": "m", "attn_implementation": "flex"}}, "model.attn_implementation"),
         ({"train": {"spike": {"policy": "stop"}}}, "spike.policy"),
         ({"train": {"save_steps": 3}, "reward": {"num_iterations": 2}}, "save_steps"),
         ({"data": {"train": {"path": "a", "format": "tar", "stream": True}},

@@ -152,7 +152,7 @@ def _import_all() -> None:
     import qvft.evaluation.run
     import qvft.inference.predict
     import qvft.training.phases
-    import qvft.training.training_setup
+    import qvft.training.prepare_training
     import qvft.weights.merge  # noqa: F401
 
 

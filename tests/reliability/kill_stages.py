@@ -138,12 +138,12 @@ def _cache(recipe: Path, folder: Path) -> int:
     import qvft.setup.feature_cache as features
     from qvft.log import exit_status
     from qvft.recipe.load import load_recipe
-    from qvft.training.training_setup import training_setup
+    from qvft.training.prepare_training import prepare_training
 
     os.environ["QVFT_CACHE"] = str(folder / "cache")
     features.fill = partial(features.fill, shard_images=SHARD_IMAGES)
     features.CHUNK = SHARD_IMAGES
-    return exit_status(lambda: training_setup(load_recipe(str(recipe), ())).cache_features())
+    return exit_status(lambda: prepare_training(load_recipe(str(recipe), ())).cache_features())
 
 
 def _cached(folder: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.setup import feature_cache as module
 from qvft.train import main as train
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def built(recipe_file: Path, *overrides: str) -> TrainingSetup:
-    return training_setup(load_recipe(recipe_file, list(overrides)))
+def built(recipe_file: Path, *overrides: str) -> TrainingRun:
+    return prepare_training(load_recipe(recipe_file, list(overrides)))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -15,8 +15,8 @@ from qvft.models.forward_stages import encode_vision
 from qvft.recipe.load import load_recipe
 from qvft.setup import feature_cache as module
 from qvft.train import main as train
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 VIEWS = ["data.augmentations_per_image=2", "data.augment={crop: 0.7, brightness: 0.3}"]
 
@@ -41,11 +41,11 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def built(recipe_file: Path, *overrides: str) -> TrainingSetup:
-    return training_setup(load_recipe(recipe_file, [*VIEWS, *overrides]))
+def built(recipe_file: Path, *overrides: str) -> TrainingRun:
+    return prepare_training(load_recipe(recipe_file, [*VIEWS, *overrides]))
 
 
-def rows_in(work: TrainingSetup, views: list[int]) -> list[tuple[int, Row]]:
+def rows_in(work: TrainingRun, views: list[int]) -> list[tuple[int, Row]]:
     """The first images' captions, in one view each."""
     captions = [
         Row(s.id, s, "caption", None, s.captions[0], s.captions, {}, view)

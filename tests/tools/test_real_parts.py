@@ -28,7 +28,7 @@ from qvft.errors import DataError, ModelError
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.checkpoint_tensors import open_checkpoint
 from qvft.models.load import load_model, load_processor
-from qvft.models.question_aware.configuration import question_aware_config
+from qvft.models.question_aware.graft import question_aware_config
 from qvft.models.question_aware.origins import plan_origins
 from qvft.models.weight_origins import model_shapes
 from qvft.recipe.load import load_recipe

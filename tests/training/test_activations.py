@@ -17,7 +17,7 @@ from qvft.train import main
 from qvft.training.activations import NormInOwnType, lean_activations
 from qvft.training.arguments import recompute_activations
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "studies" / "activations.py"
 WIDTH, RANK, HEADS, TOKENS = 64, 16, 4, 12
@@ -131,7 +131,7 @@ def test_dora_still_measures_its_weight_in_float32(study: ModuleType) -> None:
 
 
 def test_nothing_frozen_is_in_the_graph(recipe_file: Path) -> None:
-    work = training_setup(load_recipe(recipe_file, ["model.dtype=bfloat16"]))
+    work = prepare_training(load_recipe(recipe_file, ["model.dtype=bfloat16"]))
     plan = work.plans[0]
     work.counts(plan)
     rows = work.rows(plan, work.train, training=True)

@@ -14,7 +14,7 @@ from qvft.errors import RecipeError
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.compiling import compile_blocks, require_compiler
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 
@@ -24,7 +24,7 @@ def calls_compiled(block: nn.Module) -> bool:
 
 
 def test_blocks_are_compiled_in_place_and_back(recipe_file: Path) -> None:
-    work = training_setup(load_recipe(recipe_file, []))
+    work = prepare_training(load_recipe(recipe_file, []))
     model, family = work.loaded.model, work.loaded.base.family
     names = list(model.state_dict())
     compile_blocks(model, family, True)

@@ -22,8 +22,8 @@ from qvft.training.preflight import (
     check_image_matters,
     preflight_batch,
 )
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 BLIP2 = FAMILIES["blip2"]
 
@@ -102,13 +102,15 @@ def test_rows_of_different_images_are_chosen() -> None:
 
 
 @pytest.fixture(scope="module")
-def aligned_work(recipe_file: Path) -> TrainingSetup:
-    built = training_setup(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
+def aligned_work(recipe_file: Path) -> TrainingRun:
+    built = prepare_training(
+        load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"])
+    )
     built.counts(built.plans[0])
     return built
 
 
-def aligned(work: TrainingSetup, *names: str, kind: str = "caption"):
+def aligned(work: TrainingRun, *names: str, kind: str = "caption"):
     """The objective with these parts of it, and a batch of four rows of a kind."""
     assert work.branch is not None
     work.branch.heads.train_only([name for name in names if name != "lm"])
@@ -126,7 +128,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, head: nn.Module) -> None:
     monkeypatch.setattr(head, "forward", lambda *inputs: forward(*inputs).detach())
 
 
-def test_heads_are_a_component_of_the_objective(aligned_work: TrainingSetup) -> None:
+def test_heads_are_a_component_of_the_objective(aligned_work: TrainingRun) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itc", "itm", "itg")
     largest = check_backward(module, work.loaded.model, BLIP2, batch)
@@ -135,7 +137,7 @@ def test_heads_are_a_component_of_the_objective(aligned_work: TrainingSetup) -> 
     assert all(weight.grad is None for weight in module.parameters())
 
 
-def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingSetup) -> None:
+def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingRun) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itm")
     assert not module.heads.vision_projection.weight.requires_grad
@@ -144,7 +146,7 @@ def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingSetup
 
 @pytest.mark.parametrize("part", ["itm_head", "text_projection"])
 def test_a_head_without_gradient_is_named(
-    aligned_work: TrainingSetup, monkeypatch: pytest.MonkeyPatch, part: str
+    aligned_work: TrainingRun, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itc", "itm")
@@ -160,7 +162,7 @@ def backward(module: AlignmentObjective, batch: dict[str, Tensor]) -> None:
 
 
 def test_the_first_backward_pass_must_go_through_every_head(
-    aligned_work: TrainingSetup, monkeypatch: pytest.MonkeyPatch
+    aligned_work: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, batch = aligned(aligned_work, "lm", "itc", "itm")
     cut(monkeypatch, module.heads.itm_head)
@@ -170,7 +172,7 @@ def test_the_first_backward_pass_must_go_through_every_head(
         check.on_pre_optimizer_step(None, None, None, model=module)
 
 
-def test_heads_may_wait_for_captions_but_not_for_ever(aligned_work: TrainingSetup) -> None:
+def test_heads_may_wait_for_captions_but_not_for_ever(aligned_work: TrainingRun) -> None:
     module, questions = aligned(aligned_work, "lm", "itc", "itm", kind="question")
     backward(module, questions)
     check = GradientCheck(module.model, BLIP2)

@@ -12,8 +12,8 @@ import torch
 from qvft.errors import RecipeError
 from qvft.recipe.train import Train
 from qvft.training import rehearsal
+from qvft.training.metrics_log import trackers_named
 from qvft.training.rehearsal import require_trainable
-from qvft.training.trackers import trackers_named
 
 
 def settings(**train: Any) -> dict[str, Any]:

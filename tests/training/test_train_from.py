@@ -24,7 +24,7 @@ from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.start_run import start_run
 from qvft.train import main
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 from tests.models.decoder_models import TEXT, write_model
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors")
@@ -110,7 +110,7 @@ def test_frozen_lora_layers_of_the_start_have_no_dropout(
     start = make_run(tmp_path / "start", trainable={"lora": {"lora_dropout": 0.5}})
     given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "trainable.decoder=frozen"]
     recipe = read_lock(start, given)
-    work = training_setup(recipe)
+    work = prepare_training(recipe)
     rates = {name: m.p for name, m in work.loaded.model.named_modules() if isinstance(m, Dropout)}
     assert any("lora_dropout" in name for name in rates)
     assert {rate for name, rate in rates.items() if "lora_dropout" in name} == {0.0}
@@ -217,7 +217,7 @@ def test_another_seed_is_named_where_it_draws_weights_of_the_base(
     )
     given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "run.seed=1"]
     with pytest.raises(CheckpointError, match=r"run\.seed"):
-        training_setup(read_lock(start, given))
+        prepare_training(read_lock(start, given))
 
 
 def test_folders_without_weights_are_refused(

@@ -9,7 +9,7 @@ import pytest
 
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
-from qvft.training.watched_rows import LEAST, default_limit, watched_rows
+from qvft.training.phase_rows import LEAST, default_limit, watched_rows
 
 
 @pytest.fixture

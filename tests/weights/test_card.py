@@ -12,11 +12,11 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Blip2Config
 
+from qvft.adapters.manifest import fingerprints
 from qvft.inference.vision_language_model import load_model
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.families import FAMILIES
 from qvft.recipe.load import parse_recipe
-from qvft.setup.hashes import trained_files
 from qvft.weights.card import base_licence, model_card
 from qvft.weights.export import export_run
 from qvft.weights.merge import merge_run
@@ -165,7 +165,7 @@ def code_of(card: str) -> str:
 def bundled_run(make_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the bundled model, evaluated on two questions that are asked of all images."""
     run = make_run(tmp_path_factory.mktemp("runs") / "bundled", model={"id": "qvft/tiny-blip2"})
-    write_report(run, "drawn", trained_files(run / "adapter"))
+    write_report(run, "drawn", fingerprints(run / "adapter"))
     return run
 
 

@@ -52,8 +52,6 @@ def test_every_key_has_one_fate() -> None:
     [
         ({"odd.bias": torch.zeros(3)}, {}, "odd.bias has no place"),
         ({"layer.bias": torch.zeros(2)}, {}, r"is \(2,\); expected \(3,\)"),
-        ({"layer.bias": torch.tensor([0, float("nan"), 0])}, {}, "not finite"),
-        ({"layer.bias": torch.tensor([0, 0, -float("inf")])}, {}, "not finite"),
         ({"head.weight": torch.zeros(4, 2)}, {}, "tied and bridge"),
         ({"layer.weight": torch.zeros(3, 2)}, {"layer.weight": lora()}, "bridge and lora"),
         ({}, {"embed.weight": lora(rows=4)}, "shared by two layers"),

@@ -20,8 +20,8 @@ from qvft.weights.merge import merge_run
 from qvft.weights.merge_plan import MergePlan
 from qvft.weights.probe_outputs import make_probes, plain_outputs, toolkit_logits
 from qvft.weights.run_probes import require_rows
-from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
+from qvft.weights.write import write_shards
 from tools.tiny_blip2.geometry import tiny_config
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"}}}

@@ -18,8 +18,8 @@ from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import StoredWeights, stored_weights
 from qvft.weights.merge_inputs import MergeInputs, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
-from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
+from qvft.weights.write import write_shards
 from tools.tiny_blip2.geometry import tiny_config
 
 SIZE = "1MB"

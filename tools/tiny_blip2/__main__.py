@@ -23,11 +23,10 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.data import Split
 from qvft.training.objectives.build import Collate
-from qvft.training.phase_setup import phase_setups
 from qvft.training.phases import run_phases
+from qvft.training.prepare_training import prepare_training
 from qvft.training.run_folder import check_folder, claimed_folder
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.training_run import TrainingRun
 from tools.tiny_blip2.geometry import init_tiny
 from tools.tiny_blip2.scene_format import write_scenes
 from tools.tiny_blip2.scene_objective import SceneCollator, SceneObjective
@@ -39,7 +38,7 @@ VISION = "vision"
 """The phase of the recipe in which the ViT learns under `SceneHeads`."""
 
 
-class Pretraining(TrainingSetup):
+class Pretraining(TrainingRun):
     """A training setup whose phase `VISION` has another objective, and one row per image."""
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
@@ -77,15 +76,10 @@ def pretrain(out: Path, overrides: Sequence[str]) -> None:
             count = getattr(recipe.data, which).limit or COUNTS[which]
             write_scenes(SCENES[which].format(count), path)
     check_folder(recipe)
-    plain = training_setup(recipe)
+    plain = prepare_training(recipe)
     setup = Pretraining(**{one.name: getattr(plain, one.name) for one in dataclasses.fields(plain)})
     with claimed_folder(recipe):
-        run_phases(
-            Path(recipe.run_dir),
-            phase_setups(setup),
-            save_weights=setup.save_weights,
-            restore_weights=setup.restore_weights,
-        )
+        run_phases(Path(recipe.run_dir), setup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

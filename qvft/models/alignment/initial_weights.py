@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +13,11 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig
 
 from qvft.errors import ModelError
+from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.checkpoint_files import refuse_weights
+
+logger = get_logger("qvft.train")
 
 SHARED = ("vision_model.", "qformer.", "query_tokens")
 """Prefixes of retrieval weights that the generation model already has."""
@@ -28,22 +30,6 @@ _SAME_GEOMETRY = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "layer_norm_eps", "cross_attention_frequency", "encoder_hidden_size",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LoadedHeads:
-    """Heads from a checkpoint, and what each of its keys was used for.
-
-    Attributes:
-        loaded: keys loaded into `heads`.
-        unused: keys that the generation model already has, or that are computed.
-        initialised: weights of `heads` that are not in the checkpoint.
-    """
-
-    heads: AlignmentHeads
-    loaded: tuple[str, ...]
-    unused: tuple[str, ...]
-    initialised: tuple[str, ...]
 
 
 def retrieval_name(name: str) -> str:
@@ -115,7 +101,7 @@ def heads_from_retrieval(
     source: str,
     text_generation: bool = False,
     generation_start_id: int | None = None,
-) -> LoadedHeads:
+) -> AlignmentHeads:
     """Heads with the weights of a `Blip2ForImageTextRetrieval` checkpoint, in float32.
 
     They were trained with that checkpoint's Q-Former, not with the generation model's, which was
@@ -141,16 +127,18 @@ def heads_from_retrieval(
     names = {retrieval_name(name): name for name in heads.state_dict()}
     own = set(model.state_dict())
     state, unused = _read(files, names, own, source)
-    initialised = tuple(name for name in names.values() if name.startswith(NOT_IN_RETRIEVAL))
+    initialised = [name for name in names.values() if name.startswith(NOT_IN_RETRIEVAL)]
     missing = set(names) - {retrieval_name(name) for name in (*state, *initialised)}
     refuse_weights("missing", missing, where=source, expected=_EXPECTED)
     load_heads(heads, {**heads.state_dict(), **state}, source=source)
-    return LoadedHeads(
-        heads.to(model.query_tokens.device),
-        tuple(sorted(retrieval_name(name) for name in state)),
-        tuple(sorted(unused)),
-        initialised,
+    logger.info(
+        "text branch: %d weights loaded from %s, %d unused; initialised: %s",
+        len(state),
+        source,
+        len(unused),
+        ", ".join(initialised),
     )
+    return heads.to(model.query_tokens.device)
 
 
 def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,22 +32,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 type that is written and the type that the ViT has here. The arithmetic is the same up to its order,
 which moves float32 scores by some 1e-6; half types round every activation to 3 and 2 digits, and
 the 39 layers of a ViT-g add that up. That the weights are the same is checked to the bit."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """Summary of what was written.
-
-    Attributes:
-        left_out: weights of the heads that the class does not have.
-        largest_difference: of a cosine or matching logit, over 1 + its size, between the folder and
-            the model it was written from.
-    """
-
-    weights: int
-    left_out: tuple[str, ...]
-    largest_difference: float
-    allowed: float
 
 
 def retrieval_config(
@@ -105,10 +88,11 @@ def fill_retrieval(
     tokenizer: Any,
     dtype: torch.dtype = torch.float32,
     shard_size: str = "5GB",
-) -> Written:
+) -> dict[str, Any]:
     """Writes a folder that plain `Blip2ForImageTextRetrieval.from_pretrained` loads, into an empty
     one, and verifies it: it is loaded again with plain transformers, its weights are compared, and
-    its cosines and matching logits on noise.
+    its cosines and matching logits on noise. Returns `weights` (their number), `left_out` (weights
+    of the heads that the class does not have), `largest_difference` and what is `allowed`.
 
     Args:
         tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
@@ -147,7 +131,12 @@ def fill_retrieval(
         raise VerificationError(
             f"{folder}: loaded again, a score differs by {difference:.2g}, more than {allowed:.2g}"
         )
-    return Written(sum(tensor.numel() for tensor in state.values()), left_out, difference, allowed)
+    return {
+        "weights": sum(tensor.numel() for tensor in state.values()),
+        "left_out": left_out,
+        "largest_difference": difference,
+        "allowed": allowed,
+    }
 
 
 def _reload(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:

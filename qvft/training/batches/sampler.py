@@ -1,4 +1,4 @@
-"""Row sampler: shuffles rows per epoch, grouped by image.
+"""Row samplers: rows of an epoch shuffled and grouped by image, and padded for several processes.
 
 Shape letters: N rows, I images, G groups.
 """
@@ -6,11 +6,13 @@ Shape letters: N rows, I images, G groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+from qvft.data.rows import FILLER
 
 if TYPE_CHECKING:
     from qvft.training.batches.mixture import Mixture
@@ -51,6 +53,31 @@ class GroupedSampler(Sampler[int]):
         rows, starts, sizes = self._images(self._epoch).groups(self._group_size, generator)
         order = torch.randperm(len(starts), generator=generator).numpy()
         yield from rows[spans(starts[order], sizes[order])].tolist()
+
+
+class PaddedSampler(Sampler[int]):
+    """Appends `FILLER` to a sampler's order until its length is a multiple of the global batch
+    size, so that N processes with batch size B see what one with batch size N x B sees.
+
+    Accelerate alone would repeat rows from the start of the epoch.
+
+    Args:
+        order: a sized sampler with `set_epoch`.
+        multiple: batch size times number of processes.
+    """
+
+    def __init__(self, order: Any, *, multiple: int) -> None:
+        self._order, self._multiple = order, multiple
+
+    def set_epoch(self, epoch: int) -> None:
+        self._order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._multiple) * self._multiple
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._order
+        yield from [FILLER] * (len(self) - len(self._order))
 
 
 class Images:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from qvft.errors import RecipeError
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
 from qvft.models.families import Family
 from qvft.models.quantize import store_as_plain_parameters
@@ -33,6 +36,7 @@ from qvft.models.sharded_weights import (
     replicate_scalars,
     shard_like,
 )
+from qvft.recipe.phases import PhasePlan
 
 _LAUNCHERS = "ACCELERATE_USE_FSDP"
 _OURS = "QVFT_SHARDS_WEIGHTS"
@@ -65,6 +69,33 @@ def asked_to_shard() -> bool:
     del os.environ[_LAUNCHERS]
     os.environ[_OURS] = "true"
     return True
+
+
+def require_shardable(
+    base: BaseCheckpoint, custom: Collection[str], plans: Sequence[PhasePlan] = ()
+) -> None:
+    """Raises RecipeError if FSDP cannot shard the model, an objective or a phase."""
+
+    def refuse(given: str, where: str, expected: str) -> NoReturn:
+        raise RecipeError(
+            given, where=where, expected=expected, do="use DDP (recipes/accelerate/ddp.yaml)"
+        )
+
+    if is_encoder_decoder(base.config):
+        kind = base.config.text_config.model_type
+        given = f"a {kind} decoder under FSDP, whose encoder would not be sharded"
+        refuse(given, "model.id", "a decoder-only model")
+    if custom:
+        expected = "none: weights are sharded within the objectives that qvft knows"
+        refuse(f"{', '.join(custom)} under FSDP", "objectives.custom", expected)
+    for number, plan in enumerate(plans):
+        metric, objective = plan.train.metric_for_best_model, plan.phase.objective
+        if metric != "loss":
+            given = f"{metric} under FSDP, whose texts need whole weights"
+            refuse(given, "train.metric_for_best_model", "loss")
+        if objective != "language":
+            given = f"{objective} under FSDP, which needs whole weights"
+            refuse(given, f"phases.{number}.objective", "language")
 
 
 def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:

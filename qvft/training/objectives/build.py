@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -15,37 +15,50 @@ from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.recipe.preference import Preference
+from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.setup.packer import packer_for
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
-from qvft.training.objectives.custom import Objective as CustomObjective
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator
-from qvft.training.objectives.preference_losses import LossSettings
+from qvft.training.objectives.objective_table import custom_objectives
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """Collator: numbered rows to a batch."""
 
 
-def objective_of(
+def language_of(
     loaded: Loaded,
+    recipe: Recipe,
     branch: Alignment | None,
+    losses: Mapping[str, CustomLoss],
     rows: Sequence[Row],
     *,
-    weights: Mapping[str, float],
     packing: bool,
-    seed: int,
-    losses: Mapping[str, CustomLoss],
-    custom: Sequence[CustomObjective],
 ) -> tuple[nn.Module, Collate]:
-    """Objective of a phase, and its collator."""
+    """Objective of a phase that learns from texts, by the recipe's `objectives`, and its collator.
+
+    Args:
+        losses: of custom objectives, by name.
+    """
     collator = collator_of(loaded, packing=packing)
     if branch is None and not losses:
         return LanguageModelling(loaded.model), collator
-    heads = branch.heads if branch is not None else None
-    module = AlignmentObjective(loaded.blip2, heads, weights=weights, seed=seed, custom=losses)
+    objectives = recipe.objectives
+    custom = custom_objectives(objectives.further, loaded.base)
+    weights = {
+        **({"lm": objectives.lm} if objectives.lm > 0 else {}),
+        **objectives.alignment,
+        **{name: weight for name, (_, weight) in custom.items()},
+    }
+    module = AlignmentObjective(
+        loaded.blip2,
+        branch.heads if branch is not None else None,
+        weights=weights,
+        seed=recipe.run.seed,
+        custom=losses,
+    )
     collate: Collate = collator
     if branch is not None:
         if not any(row.kind == "caption" for row in rows):
@@ -58,21 +71,17 @@ def objective_of(
         collate = AlignmentCollator(
             collator, branch.tokenizer, max_text_tokens=branch.max_text_tokens
         )
-    return module, CustomCollator(collate, custom) if custom else collate
+    if custom:
+        collate = CustomCollator(collate, [objective for objective, _ in custom.values()])
+    return module, collate
 
 
 def preference_of(
     loaded: Loaded, preference: Preference, *, packing: bool
 ) -> tuple[PreferenceObjective, PreferenceCollator]:
     """Objective of a preference phase, and its collator without reference log-probabilities."""
-    settings = preference.model_dump(include={field.name for field in fields(LossSettings)})
-    module = PreferenceObjective(
-        loaded.model,
-        weights=preference.weights,
-        settings=LossSettings(**settings),
-        ld_alpha=preference.ld_alpha,
-    )
-    return module, PreferenceCollator(collator_of(loaded, packing=packing))
+    collator = PreferenceCollator(collator_of(loaded, packing=packing))
+    return PreferenceObjective(loaded.model, preference), collator
 
 
 def collator_of(loaded: Loaded, *, packing: bool) -> Collator:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from qvft.recipe.preference import Preference
 
 SFT = "sft"
 """The chosen text's language loss: a mean over tokens, so it is no loss of a pair."""
@@ -38,24 +39,13 @@ class PairLogps(NamedTuple):
     rejected_tokens: Tensor
 
 
-@dataclass(frozen=True)
-class LossSettings:
-    """Fields of trl's `DPOConfig`, see `recipe.preference.Preference`."""
-
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    discopop_tau: float = 0.05
-    f_divergence_type: str = "reverse_kl"
-    f_alpha_divergence_coef: float = 0.5
-
-
-def pair_losses(weights: Mapping[str, float], logps: PairLogps, settings: LossSettings) -> Tensor:
+def pair_losses(weights: Mapping[str, float], logps: PairLogps, settings: Preference) -> Tensor:
     """Weighted sum of a pair's losses (P,); `sft` is none of them."""
     losses = [weight * pair_loss(name, logps, settings) for name, weight in weights.items()]
     return torch.stack(losses).sum(dim=0)
 
 
-def pair_loss(name: str, logps: PairLogps, settings: LossSettings) -> Tensor:
+def pair_loss(name: str, logps: PairLogps, settings: Preference) -> Tensor:
     """The loss `name` of each pair (P,); raises ValueError if there is none of that name."""
     beta, smoothing = settings.beta, settings.label_smoothing
     chosen_ratio = logps.chosen - logps.ref_chosen
@@ -112,7 +102,7 @@ def _per_token(chosen: Tensor, rejected: Tensor, logps: PairLogps) -> Tensor:
     return per_chosen - rejected / logps.rejected_tokens.clamp(min=1)
 
 
-def _score(ratio: Tensor, settings: LossSettings) -> Tensor:
+def _score(ratio: Tensor, settings: Preference) -> Tensor:
     """Derivative of the f-divergence at each log ratio (P,), without its constant.
 
     Source: f-DPO, arXiv 2309.16240, table 1.

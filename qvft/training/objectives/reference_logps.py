@@ -26,8 +26,12 @@ from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import all_gather_object, processes
 from qvft.progress import counted
 from qvft.training.activations import lean_activations
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PairKey, PreferenceCollator, key_of
+from qvft.training.objectives.preference import (
+    PairKey,
+    PreferenceCollator,
+    PreferenceObjective,
+    key_of,
+)
 from qvft.training.recovery.out_of_memory import is_out_of_memory
 
 logger = get_logger("qvft.train")
@@ -71,7 +75,7 @@ def with_reference(
         "weights": weights_hash(objective.model, weights),
         "tokens": sha256_json([list(one.ids) for one in template.encode_all(texts)]),
         "bf16": bf16,
-        "ld_alpha": objective.ld_alpha,
+        "ld_alpha": objective.settings.ld_alpha,
         **{key: provenance.get(key) for key in OF_THE_RUN},
     }
     compute = partial(

@@ -22,6 +22,7 @@ from transformers.trainer_callback import ExportableState
 from qvft.errors import LossSpikeError
 from qvft.log import get_logger
 from qvft.models.sharded_weights import full_tensor
+from qvft.recipe.train import Spike
 from qvft.training.distributed.grad_sync import (
     average_gradients,
     exchanges_afterwards,
@@ -29,7 +30,7 @@ from qvft.training.distributed.grad_sync import (
 )
 from qvft.training.recovery.nonfinite import find_non_finite, non_finite_loss, some_of
 from qvft.training.recovery.out_of_memory import cannot_halve, is_out_of_memory, settings_of
-from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.recovery.spikes import spike_limit
 
 if TYPE_CHECKING:
     from qvft.training.trainer_internals import TrainerInternals
@@ -74,7 +75,7 @@ class StepRecovery:
         trainer: TrainerInternals,
         *,
         row_names: Callable[[Sequence[int]], list[str]],
-        spikes: SpikeRule,
+        spikes: Spike,
         batch_tokens: int | None,
         note: Callable[[int, Mapping[str, Any]], None],
     ) -> None:
@@ -227,7 +228,7 @@ class StepRecovery:
             raise non_finite_loss(loss, mean_norm, step=self._step, found=self._find_non_finite())
         limit = None
         if trainer.state.global_step >= trainer.args.get_warmup_steps(trainer.state.max_steps):
-            limit = self._spikes.limit(self.state.losses)
+            limit = spike_limit(self._spikes, self.state.losses)
         self.state.losses = [*self.state.losses, loss][-self._spikes.window :]
         if limit is not None and loss > limit:
             self._skip_spike(model, loss, limit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.inference.reward_function import (
@@ -23,13 +22,12 @@ from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.setup.prompt_template import require_positions
-from qvft.training.completions import reference_as_text
-from qvft.training.greedy_texts import GreedyTexts
+from qvft.training.completions import GreedyTexts, reference_as_text
 from qvft.training.objectives.build import collator_of
-from qvft.training.objectives.reward import RewardObjective, RewardSettings
+from qvft.training.objectives.reward import RewardObjective
 from qvft.training.rewards.advantages import weighted
 from qvft.training.rewards.held_out import HeldOut
-from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
+from qvft.training.rewards.rollouts import Rollouts
 
 TRIED = 4
 """Rows per kind on which the reward functions are tried before training."""
@@ -90,52 +88,33 @@ def require_sample_positions(recipe: Recipe, base: BaseCheckpoint) -> None:
     require_positions(recipe, base, max(max_new_tokens(recipe).values()), where=where)
 
 
-def reward_collator(loaded: Loaded, plan: PhasePlan) -> Collator:
-    """The collator of a reward phase's rows."""
-    return collator_of(loaded, packing=plan.train.packing)
-
-
 def reward_objective(loaded: Loaded, recipe: Recipe) -> RewardObjective:
     """The objective of a reward phase."""
-    reward = recipe.reward
-    settings = RewardSettings(
-        loss_type=reward.loss,
-        clip_range=reward.clip_range,
-        temperature=reward.temperature,
-        kl=0.0 if reward.loss == "rloo" else reward.beta,
-        lm=reward.lm,
+    return RewardObjective(
+        loaded.model,
+        recipe.reward,
         max_length=max(max_new_tokens(recipe).values()),
         never=never_sampled(loaded.template),
     )
-    return RewardObjective(loaded.model, settings)
 
 
 def rollouts_of(
     loaded: Loaded, recipe: Recipe, plan: PhasePlan, functions: Mapping[str, RewardFunction]
 ) -> Rollouts:
     """The rollouts of a reward phase; the KL divergence is measured from the weights now."""
-    reward = recipe.reward
-    in_reward = reward.loss == "rloo"
-    settings = RolloutSettings(
-        weights=reward.funcs,
-        advantage=reward.advantage,
-        is_scaled=reward.is_scaled,
-        num_generations=reward.num_generations,
-        num_iterations=reward.num_iterations,
-        temperature=reward.temperature,
+    return Rollouts(
+        loaded.model,
+        collator_of(loaded, packing=plan.train.packing),
+        functions,
+        recipe.reward,
         max_new_tokens=max_new_tokens(recipe),
-        kl_in_reward=reward.beta if in_reward else 0.0,
-        kl_in_loss=0.0 if in_reward else reward.beta,
-        lm=reward.lm,
         seed=recipe.run.seed,
     )
-    return Rollouts(loaded.model, reward_collator(loaded, plan), functions, settings)
 
 
 def held_out_of(loaded: Loaded, recipe: Recipe, functions: Mapping[str, RewardFunction]) -> HeldOut:
     """The held-out metric of a reward phase."""
-    reward = recipe.reward
     greedy = GreedyTexts(
         loaded.model, loaded.collator, max_new_tokens(recipe), recipe.eval.batch_size
     )
-    return HeldOut(greedy, functions, reward.funcs, reward.metric)
+    return HeldOut(greedy, functions, recipe.reward.funcs, recipe.reward.metric)

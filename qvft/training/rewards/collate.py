@@ -1,12 +1,13 @@
-"""Collates sampled texts, as token ids, and references to a batch of the reward objective.
+"""Batches of a reward phase: rows for which texts are sampled, and the texts to learn from.
 
-Shape letters: B texts, L longest row.
+Shape letters: I images, B texts, L longest row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.prompt import TokenRow
 from qvft.data.rows import FILLER, Row
+
+NumberedRow = tuple[int, Row]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,37 @@ class LearntText:
     advantage: float | None = None
     old: Tensor | None = None
     ref: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GivenBatch:
+    """A batch of rows, as the phase's collator makes it, and the rows."""
+
+    tensors: Mapping[str, Tensor]
+    rows: Sequence[NumberedRow]
+
+    @property
+    def asked(self) -> list[NumberedRow]:
+        """The rows without those that only fill the batch up."""
+        return [(number, row) for number, row in self.rows if number != FILLER]
+
+    def image_of(self, row: Row) -> int:
+        """Index of a row's image in the batch."""
+        return self._images[row.sample.id, row.view]
+
+    @cached_property
+    def _images(self) -> dict[tuple[str, int], int]:
+        index = self.tensors["image_index"].tolist()
+        return {
+            (row.sample.id, row.view): image
+            for image, (_, row) in zip(index, self.rows, strict=True)
+        }
+
+    def seen(self, texts: Sequence[LearntText]) -> dict[str, Tensor]:
+        """The images of these texts, each once, in order of first use."""
+        used = list(dict.fromkeys(self.image_of(text.row) for text in texts))
+        names = [name for name in ("pixel_values", "features") if name in self.tensors]
+        return {name: self.tensors[name][used] for name in names}
 
 
 @dataclass(frozen=True)

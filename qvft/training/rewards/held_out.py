@@ -1,4 +1,6 @@
-"""Held-out metric while a reward is trained: greedy texts of the evaluation data, scored."""
+"""Held-out metric while a reward is trained, and signs that it is exploited: bad endings,
+repetition (distinct-n), texts without a stop.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,7 @@ from qvft.data.rows import Row
 from qvft.inference.reward_function import RewardFunction, held_out_score
 from qvft.inference.sampled import Sampled
 from qvft.models.distributed import from_main_process
-from qvft.training.greedy_texts import GreedyTexts
-from qvft.training.rewards.degeneration import degeneration
+from qvft.training.completions import GreedyTexts
 
 BEST = "held_out"
 """Name of the metric that chooses the checkpoint, without `eval_`."""
@@ -48,3 +49,32 @@ class HeldOut:
     def _scores(self, texts: Sequence[Sampled]) -> dict[str, float]:
         found = {name: held_out_score(one, texts) for name, one in self.functions.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+
+BAD_ENDINGS = frozenset((
+    "a", "an", "the", "in", "for", "at", "of", "with", "before", "after", "on", "upon", "near",
+    "to", "is", "are", "am",
+))  # fmt: skip
+"""Last words of unfinished captions.
+
+Source: github.com/ruotianluo/self-critical.pytorch, captioning/utils/eval_utils.py.
+"""
+
+
+def degeneration(texts: Sequence[Sampled]) -> dict[str, tuple[float, int]]:
+    """Sum and count of each sign over texts: their quotient is the mean.
+
+    `mean_length` is in tokens with the stop token, `clipped_ratio` the share without it (both
+    trl's names), `bad_endings` the share that ends in one of `BAD_ENDINGS`, `distinct_2` the share
+    of different ones among all bigrams (Li et al. 2016, arXiv 1510.03055).
+    """
+    words = [text.text.lower().split() for text in texts]
+    bigrams = [pair for one in words for pair in zip(one, one[1:], strict=False)]
+    count = len(texts)
+    bad = sum(bool(one) and one[-1].rstrip(".") in BAD_ENDINGS for one in words)
+    return {
+        "completions/mean_length": (sum(len(text.ids) for text in texts), count),
+        "completions/clipped_ratio": (sum(not text.stopped for text in texts), count),
+        "completions/bad_endings": (bad, count),
+        "completions/distinct_2": (len(set(bigrams)), len(bigrams)),
+    }

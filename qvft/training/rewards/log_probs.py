@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import IGNORED
 from qvft.training.objectives.language import tokens_of
 from qvft.training.recovery.out_of_memory import is_out_of_memory
-from qvft.training.rewards.collate import LearntText, SampleCollator
-from qvft.training.rewards.given_batch import GivenBatch
+from qvft.training.rewards.collate import GivenBatch, LearntText, SampleCollator
 
 
 class TokenLogProbs(nn.Module):

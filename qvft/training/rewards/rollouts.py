@@ -23,34 +23,17 @@ from qvft.inference.sample import never_sampled, sample_rows
 from qvft.inference.sampled import Sampled
 from qvft.models.distributed import all_gather_object
 from qvft.models.forward_stages import encode_features
+from qvft.recipe.reward import Reward
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import vision_features
 from qvft.training.recovery.out_of_memory import is_out_of_memory
 from qvft.training.rewards.advantages import advantages, spread, weighted, without_spread
-from qvft.training.rewards.collate import LearntText, SampleCollator
-from qvft.training.rewards.degeneration import degeneration
-from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
+from qvft.training.rewards.collate import GivenBatch, LearntText, NumberedRow, SampleCollator
+from qvft.training.rewards.held_out import degeneration
 from qvft.training.rewards.log_probs import KnownLogProbs, TokenLogProbs
 
 NOTHING_LEARNT = 1e-12
 """Largest advantage, up to rounding, of a group without spread."""
-
-
-@dataclass(frozen=True)
-class RolloutSettings:
-    """Fields of `recipe.reward.Reward` that sampling and scoring have."""
-
-    weights: Mapping[str, float]
-    advantage: str
-    is_scaled: bool
-    num_generations: int
-    num_iterations: int
-    temperature: float
-    max_new_tokens: Mapping[str, int]
-    kl_in_reward: float
-    kl_in_loss: float
-    lm: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +61,7 @@ class Rollouts:
 
     Args:
         model: its weights now are the start, from which the KL divergence is measured.
+        max_new_tokens: longest sample by kind of row.
     """
 
     def __init__(
@@ -85,16 +69,20 @@ class Rollouts:
         model: PreTrainedModel,
         collator: Collator,
         functions: Mapping[str, RewardFunction],
-        settings: RolloutSettings,
+        reward: Reward,
+        *,
+        max_new_tokens: Mapping[str, int],
+        seed: int,
     ) -> None:
-        self.model, self.collator, self.settings = model, collator, settings
-        self.functions = {name: functions[name] for name in settings.weights}
+        self.model, self.collator, self.reward = model, collator, reward
+        self.max_new_tokens, self.seed = max_new_tokens, seed
+        self.functions = {name: functions[name] for name in reward.funcs}
         self.collate = SampleCollator(collator)
         self._log_probs = KnownLogProbs(
-            TokenLogProbs(model, settings.temperature, never_sampled(collator.template)),
+            TokenLogProbs(model, reward.temperature, never_sampled(collator.template)),
             self.collate,
-            when_sampled=settings.num_iterations > 1 or settings.kl_in_reward > 0,
-            at_start=settings.kl_in_reward > 0 or settings.kl_in_loss > 0,
+            when_sampled=reward.num_iterations > 1 or reward.kl_in_reward > 0,
+            at_start=reward.kl_in_reward > 0 or reward.kl_in_loss > 0,
         )
         self._texts: list[LearntText] = []
         self._batches: list[dict[str, Tensor]] = []
@@ -112,7 +100,7 @@ class Rollouts:
         Samples are new every `num_iterations` steps, and the same in the steps between. A failure
         of a reward function is raised in all processes.
         """
-        generation, iteration = divmod(step, self.settings.num_iterations)
+        generation, iteration = divmod(step, self.reward.num_iterations)
         if iteration and self._batches:
             return [dict(batch) for batch in self._batches], {}
         self.model.eval()
@@ -141,28 +129,26 @@ class Rollouts:
         self, given: GivenBatch, generation: int, trainer_state: Any, logged: Logged
     ) -> Learnt:
         """Samples and scores the rows of a batch."""
-        settings, rows = self.settings, given.asked
+        reward, rows = self.reward, given.asked
         if not rows:
             return Learnt([], 0, 0)
         states = self.encoded(given.tensors)
-        groups = self.sampled(given, states, generation, settings.num_generations)
+        groups = self.sampled(given, states, generation, reward.num_generations)
         samples = [sample for group in groups for sample in group]
-        shape = len(groups), settings.num_generations
+        shape = len(groups), reward.num_generations
         rewards = self._scored(samples, trainer_state, logged).view(shape)
         logged.add("reward", float(rewards.nansum()), int((~rewards.isnan()).sum()))
         texts = self._log_probs([learnt_text(sample) for sample in samples], given)
-        if settings.kl_in_reward:
+        if reward.kl_in_reward:
             terms = [(text.old - text.ref).double() for text in texts]  # type: ignore[operator]
             divergence = torch.stack([one.sum() for one in terms])
             logged.add("kl", float(divergence.sum()), sum(map(len, terms)))
-            rewards = rewards - settings.kl_in_reward * divergence.view(shape)
+            rewards = rewards - reward.kl_in_reward * divergence.view(shape)
         greedy = None
-        if settings.advantage == "greedy":
+        if reward.advantage == "greedy":
             found = self.sampled(given, states, generation, 0)
             greedy = self._scored([text for (text,) in found], trainer_state, Logged())
-        values = advantages(
-            rewards, settings.advantage, greedy=greedy, is_scaled=settings.is_scaled
-        )
+        values = advantages(rewards, reward.advantage, greedy=greedy, is_scaled=reward.is_scaled)
         group_std = spread(rewards)
         logged.add("reward_group_std", float(group_std.nansum()), int((~group_std.isnan()).sum()))
         logged.add("frac_reward_zero_std", float(without_spread(rewards).sum()), len(rewards))
@@ -172,9 +158,9 @@ class Rollouts:
             replace(text, advantage=value)
             for text, value in zip(texts, values.flatten().tolist(), strict=True)
             # Without advantage and KL term, nothing is learnt from a text.
-            if abs(value) > NOTHING_LEARNT or settings.kl_in_loss
+            if abs(value) > NOTHING_LEARNT or reward.kl_in_loss
         ]
-        if settings.lm:
+        if reward.lm:
             kept += self._references(rows)
         return Learnt(kept, len(samples), sum(len(sample.ids) for sample in samples))
 
@@ -198,9 +184,9 @@ class Rollouts:
                     states=states,
                     image_index=[given.image_of(row) for _, row in rows],
                     count=count,
-                    max_new_tokens=self.settings.max_new_tokens,
-                    temperature=self.settings.temperature,
-                    seed=(self.settings.seed, generation),
+                    max_new_tokens=self.max_new_tokens,
+                    temperature=self.reward.temperature,
+                    seed=(self.seed, generation),
                     prompts_at_once=self._prompts_at_once,
                 )
             except (RuntimeError, MemoryError) as error:
@@ -223,7 +209,7 @@ class Rollouts:
         for name, values in found.items():
             known = [value for value in values if value is not None]
             logged.add(f"rewards/{name}/mean", sum(known), len(known))
-        return weighted(found, self.settings.weights, len(samples))
+        return weighted(found, self.reward.funcs, len(samples))
 
     def _references(self, rows: Sequence[NumberedRow]) -> list[LearntText]:
         """Every caption of an image, and a question's most frequent answer."""

@@ -106,7 +106,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     shared = {k: v for k, v in plain.state_dict().items() if k in model.state_dict()}
     model.load_state_dict({**model.state_dict(), **shared})
     files = sorted(folder.glob("*.safetensors"))
-    loaded = heads_from_retrieval(
+    heads = heads_from_retrieval(
         model, config=plain.config, files=files, source="small", text_generation=True
     )
     text_mask = torch.ones_like(input_ids)
@@ -115,7 +115,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
         plain.double(),
         folder,
         model.double(),
-        loaded.heads.eval().double(),
+        heads.eval().double(),
         pixels,
         input_ids,
         text_mask,

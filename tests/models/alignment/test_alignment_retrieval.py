@@ -20,7 +20,7 @@ from qvft.models.alignment.qformer_states import (
     matching_logits,
     text_embeddings,
 )
-from qvft.models.alignment.retrieval import Written, fill_retrieval
+from qvft.models.alignment.retrieval import fill_retrieval
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import query_states
@@ -52,7 +52,7 @@ def images() -> list[Image.Image]:
     return [draw(sample_scene(0, index), 60) for index in range(2)]
 
 
-def write(out: Path, model, heads, processor, **options) -> Written:
+def write(out: Path, model, heads, processor, **options) -> dict:
     tokenizer = processor.tokenizer
     out.mkdir()
     return fill_retrieval(
@@ -104,11 +104,11 @@ def test_the_folder_is_whole(folder, heads) -> None:
 
 def test_what_has_no_place_in_the_class_is_named(tmp_path: Path, model, heads, processor) -> None:
     written = write(tmp_path / "out", model, heads, processor)
-    assert set(written.left_out) == {
+    assert set(written["left_out"]) == {
         name for name in heads.state_dict() if name.startswith(("temperature", "lm_head"))
     }
     plain = Blip2ForImageTextRetrieval.from_pretrained(tmp_path / "out")
-    assert written.weights == sum(parameter.numel() for parameter in plain.parameters())
+    assert written["weights"] == sum(parameter.numel() for parameter in plain.parameters())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_half_type_is_written_as_transformers_loads_it(
     assert types == {name: tensor.dtype for name, tensor in plain.state_dict().items()}
     assert types["vision_model.post_layernorm.weight"] == types["itm_head.weight"] == dtype
     assert types["qformer.layernorm.weight"] == types["query_tokens"] == bridge
-    assert 0 < written.largest_difference <= retrieval.TOLERANCE[dtype]
+    assert 0 < written["largest_difference"] <= retrieval.TOLERANCE[dtype]
 
 
 def test_neither_model_nor_tokenizer_is_altered(tmp_path: Path, model, heads, processor) -> None:

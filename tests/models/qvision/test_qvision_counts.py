@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig
 
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.reference_parts import reference_qvision
+from qvft.models.reference_configs import reference_qvision
 
 D = 1024
 NEO_BLOCK = 3 * D**2 + (D**2 + D) + (8 * D**2 + 5 * D) + 2 * 2 * D

@@ -26,7 +26,7 @@ from qvft.setup.data import read_split
 from qvft.setup.model import Loaded, base_model, base_of
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
 from qvft.weights.merge import merge_run
 from tests.models.compared_passes import batch_of, require_close, said, with_gradients
 from tests.models.decoder_models import GEOMETRY, GPT, TEXT, write_decoder
@@ -86,7 +86,7 @@ def loaded(given: list[str], recipe_file: Path) -> Loaded:
 @pytest.fixture(scope="module")
 def doubled(given: list[str], recipe_file: Path) -> Loaded:
     """In float64, with LoRA layers that matter."""
-    work = training_setup(load_recipe(recipe_file, given))
+    work = prepare_training(load_recipe(recipe_file, given))
     for name, parameter in work.loaded.model.named_parameters():
         if ".lora_B" in name:  # it starts at zero, where A has no gradient
             torch.nn.init.normal_(parameter, std=0.05)

@@ -18,8 +18,8 @@ from transformers import (
     AutoModelForImageTextToText,
 )
 
-from qvft.models.qvision.model_code import write_code
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.weights.write import write_code
 from tests.models.qvision_models import DECODER_TYPES, PAIRS
 
 WITHOUT_QVFT = """

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qvft.data.rows import FILLER
-from qvft.training.batches.padding_sampler import PaddedSampler
-from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.batches.sampler import GroupedSampler, PaddedSampler
 
 
 def filled(rows: int, multiple: int) -> PaddedSampler:

@@ -16,20 +16,20 @@ from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 BUDGET = 180
 BY_TOKENS = [f"train.batch_tokens={BUDGET}", "train.texts_per_image=2"]
 
 
-def built(recipe_file: Path, *overrides: str) -> TrainingSetup:
-    work = training_setup(load_recipe(recipe_file, [*BY_TOKENS, *overrides]))
+def built(recipe_file: Path, *overrides: str) -> TrainingRun:
+    work = prepare_training(load_recipe(recipe_file, [*BY_TOKENS, *overrides]))
     work.counts(work.plans[0])
     return work
 
 
-def gradients(work: TrainingSetup, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def gradients(work: TrainingRun, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Of the summed losses of these batches."""
     objective = LanguageModelling(work.loaded.model).eval()
     objective.zero_grad()

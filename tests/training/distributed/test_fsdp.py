@@ -24,9 +24,9 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.phase_setup import phase_setups
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.phase_setup import phase_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "recipes" / "accelerate").glob("*.yaml"))
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -97,9 +97,9 @@ def group() -> Iterator[Callable[[int], None]]:
         dist.destroy_process_group()
 
 
-def objective(recipe_file: Path, *changes: str) -> tuple[LanguageModelling, dict, TrainingSetup]:
+def objective(recipe_file: Path, *changes: str) -> tuple[LanguageModelling, dict, TrainingRun]:
     """An objective, its first batch, and the work it is of."""
-    work = training_setup(load_recipe(recipe_file, ["data.features=off", *changes]))
+    work = prepare_training(load_recipe(recipe_file, ["data.features=off", *changes]))
     work.counts(work.plans[0])
     rows = work.rows(work.plans[0], work.train, training=True)
     module, collator = work.objective(work.plans[0], rows)
@@ -177,15 +177,14 @@ def test_what_a_later_phase_trains_is_cut_as_float32_and_by_the_same_module(
         "phases=[{name: a, trainable: {decoder: frozen}}, {name: b, trainable: {decoder: full}}]"
     )
     given = [phases, "model.dtype=bfloat16", "data.features=off", "train.preflight=false"]
-    work = training_setup(load_recipe(recipe_file, given))
+    work = prepare_training(load_recipe(recipe_file, given))
     work.sharded = True
     decoder = work.loaded.model.language_model
     group(1)
-    set_up_first, set_up_second = phase_setups(work)
-    first = set_up_first(tmp_path)
+    first = phase_setup(work, work.plans[0], tmp_path)
     assert not any(weight.requires_grad for weight in decoder.parameters())
     assert {weight.dtype for weight in decoder.parameters()} == {torch.float32}
-    second = set_up_second(tmp_path)
+    second = phase_setup(work, work.plans[1], tmp_path)
     assert first.module is second.module
     assert all(isinstance(one, DTensor) and one.requires_grad for one in decoder.parameters())
     asked = [sum(len(one["params"]) for one in setup.groups) for setup in (first, second)]

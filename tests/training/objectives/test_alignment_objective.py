@@ -13,38 +13,40 @@ from qvft.models.alignment.text_tokens import encode_texts
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective, image_id
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5, "itg": 0.25}
 
 
 @pytest.fixture(scope="module")
-def work(recipe_file: Path) -> TrainingSetup:
-    built = training_setup(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
+def work(recipe_file: Path) -> TrainingRun:
+    built = prepare_training(
+        load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"])
+    )
     built.counts(built.plans[0])
     return built
 
 
 @pytest.fixture(scope="module")
-def rows(work: TrainingSetup) -> list[Row]:
+def rows(work: TrainingRun) -> list[Row]:
     """Captions and questions of four images."""
     return training_rows(work.train.samples[:4])
 
 
 @pytest.fixture(scope="module")
-def collator(work: TrainingSetup) -> AlignmentCollator:
+def collator(work: TrainingRun) -> AlignmentCollator:
     assert work.branch is not None
     return AlignmentCollator(work.loaded.collator, work.branch.tokenizer, max_text_tokens=32)
 
 
-def objective(work: TrainingSetup) -> AlignmentObjective:
+def objective(work: TrainingRun) -> AlignmentObjective:
     assert work.branch is not None
     return AlignmentObjective(work.loaded.model, work.branch.heads, weights=WEIGHTS, seed=0)
 
 
 def test_captions_are_paired_with_their_images_and_questions_are_not(
-    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
+    work: TrainingRun, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     chosen = [rows[4], rows[3], rows[0], rows[1]]  # question and caption of 1, both of 0
     assert [row.kind for row in chosen] == ["question", "caption", "caption", "question"]
@@ -59,7 +61,7 @@ def test_captions_are_paired_with_their_images_and_questions_are_not(
 
 
 def test_captions_are_aligned_as_they_are_cleaned(
-    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
+    work: TrainingRun, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     template = replace(work.loaded.template, text="blip2")
     cleaning = AlignmentCollator(
@@ -79,7 +81,7 @@ def test_an_image_has_one_number_of_63_bits() -> None:
 
 
 def test_the_language_loss_is_the_one_without_alignment(
-    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
+    work: TrainingRun, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batch = collator(list(enumerate(rows)))
     batch.pop("row_index")
@@ -95,7 +97,7 @@ def test_the_language_loss_is_the_one_without_alignment(
 
 
 def test_counts_are_known_before_the_forward_pass(
-    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
+    work: TrainingRun, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batches = [collator(list(enumerate(part))) for part in (rows[:5], rows[5:])]
     module = objective(work).train()
@@ -110,7 +112,7 @@ def test_counts_are_known_before_the_forward_pass(
 
 
 def test_a_batch_without_captions_asks_nothing_of_the_heads_and_leaves_none_out(
-    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
+    work: TrainingRun, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batch = collator([(i, row) for i, row in enumerate(rows) if row.kind == "question"])
     batch.pop("row_index")

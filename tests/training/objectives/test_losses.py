@@ -11,45 +11,45 @@ from qvft.data.collate import IGNORED
 from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.phase_setup import phase_setups
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.phase_setup import phase_setup
+from qvft.training.prepare_training import prepare_training
 from qvft.training.trainer import QFormerTrainer
-from qvft.training.training_setup import training_setup
+from qvft.training.training_run import TrainingRun
 
 
 @pytest.fixture(scope="module")
-def work(recipe_file: Path) -> TrainingSetup:
-    built = training_setup(load_recipe(recipe_file))
+def work(recipe_file: Path) -> TrainingRun:
+    built = prepare_training(load_recipe(recipe_file))
     built.counts(built.plans[0])
     built.loaded.model.double()
     return built
 
 
 @pytest.fixture(scope="module")
-def rows(work: TrainingSetup) -> list[Row]:
+def rows(work: TrainingRun) -> list[Row]:
     """Rows of unequal length; two images have two texts each."""
     all_rows = training_rows(work.train.samples)
     return [all_rows[index] for index in (0, 1, 4, 6, 7, 12, 15, 19)]
 
 
-def collated(work: TrainingSetup, rows: list[Row]) -> dict[str, Tensor]:
+def collated(work: TrainingRun, rows: list[Row]) -> dict[str, Tensor]:
     batch = work.loaded.collator(list(enumerate(rows)))
     batch.pop("row_index")
     return {**batch, "pixel_values": batch["pixel_values"].double()}
 
 
-def evaluated(work: TrainingSetup, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluated(work: TrainingRun, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         return LanguageModelling(work.loaded.model).eval()(**batch)
 
 
-def test_what_the_loss_does_not_know_is_refused(work: TrainingSetup, rows: list[Row]) -> None:
+def test_what_the_loss_does_not_know_is_refused(work: TrainingRun, rows: list[Row]) -> None:
     batch = collated(work, rows[:2])
     with pytest.raises(TypeError, match="packed_places is not an input"):
         LanguageModelling(work.loaded.model)(**batch, packed_places=batch["labels"])
 
 
-def gradients(work: TrainingSetup, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def gradients(work: TrainingRun, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Gradients of the mean loss over all supervised tokens, batch after batch."""
     objective = LanguageModelling(work.loaded.model).eval()
     objective.zero_grad()
@@ -68,7 +68,7 @@ def assert_equal_gradients(first: dict[str, Tensor], second: dict[str, Tensor]) 
         torch.testing.assert_close(second[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_the_loss_is_the_one_transformers_computes(work: TrainingSetup, rows: list[Row]) -> None:
+def test_the_loss_is_the_one_transformers_computes(work: TrainingRun, rows: list[Row]) -> None:
     batch = collated(work, rows)
     ours = evaluated(work, batch)
     with torch.no_grad():
@@ -84,35 +84,35 @@ def test_the_loss_is_the_one_transformers_computes(work: TrainingSetup, rows: li
     )
 
 
-def test_the_count_is_of_target_and_stop_tokens(work: TrainingSetup, rows: list[Row]) -> None:
+def test_the_count_is_of_target_and_stop_tokens(work: TrainingRun, rows: list[Row]) -> None:
     encode = work.loaded.template.encode
     taken = [encode(row.kind, question=row.question, target=row.target) for row in rows]
     expected = sum(len(tokens.ids) - tokens.target_start for tokens in taken)
     assert int(evaluated(work, collated(work, rows))["count"]) == expected
 
 
-def test_a_rows_loss_is_its_mean(work: TrainingSetup, rows: list[Row]) -> None:
+def test_a_rows_loss_is_its_mean(work: TrainingRun, rows: list[Row]) -> None:
     batch = collated(work, rows)
     found = evaluated(work, batch)
     supervised = (batch["labels"] != IGNORED).sum(dim=1)
     torch.testing.assert_close((found["row_loss"] * supervised).sum(), found["loss_sum"])
 
 
-def test_padding_changes_nothing(work: TrainingSetup, rows: list[Row]) -> None:
+def test_padding_changes_nothing(work: TrainingRun, rows: list[Row]) -> None:
     together = evaluated(work, collated(work, rows))["row_loss"]
     alone = [evaluated(work, collated(work, [row]))["row_loss"] for row in rows]
     # Losses are summed in float32; the hidden states behind them are float64.
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-6, atol=1e-6)
 
 
-def test_the_order_of_a_batch_changes_nothing(work: TrainingSetup, rows: list[Row]) -> None:
+def test_the_order_of_a_batch_changes_nothing(work: TrainingRun, rows: list[Row]) -> None:
     order = [5, 2, 7, 0, 3, 1, 6, 4]
     straight = evaluated(work, collated(work, rows))["row_loss"]
     shuffled = evaluated(work, collated(work, [rows[index] for index in order]))["row_loss"]
     torch.testing.assert_close(shuffled, straight[order], rtol=1e-6, atol=1e-6)
 
 
-def test_two_texts_of_an_image_share_its_encoding(work: TrainingSetup, rows: list[Row]) -> None:
+def test_two_texts_of_an_image_share_its_encoding(work: TrainingRun, rows: list[Row]) -> None:
     shared = collated(work, rows)
     assert len(shared["pixel_values"]) < len(rows)
     separate = {
@@ -126,14 +126,14 @@ def test_two_texts_of_an_image_share_its_encoding(work: TrainingSetup, rows: lis
 
 
 def test_eight_batches_of_one_give_the_gradients_of_one_batch_of_eight(
-    work: TrainingSetup, rows: list[Row]
+    work: TrainingRun, rows: list[Row]
 ) -> None:
     one = gradients(work, [collated(work, rows)])
     eight = gradients(work, [collated(work, [row]) for row in rows])
     assert_equal_gradients(one, eight)
 
 
-def test_swapping_images_moves_the_loss(work: TrainingSetup, rows: list[Row]) -> None:
+def test_swapping_images_moves_the_loss(work: TrainingRun, rows: list[Row]) -> None:
     batch = collated(work, rows)
     swapped = {**batch, "pixel_values": batch["pixel_values"].flip(0)}
     moved = evaluated(work, swapped)["row_loss"] - evaluated(work, batch)["row_loss"]
@@ -141,7 +141,7 @@ def test_swapping_images_moves_the_loss(work: TrainingSetup, rows: list[Row]) ->
 
 
 def test_a_row_is_exact_where_each_of_its_tokens_is_the_likeliest(
-    work: TrainingSetup, rows: list[Row]
+    work: TrainingRun, rows: list[Row]
 ) -> None:
     batch = collated(work, rows)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_a_row_is_exact_where_each_of_its_tokens_is_the_likeliest(
     assert not evaluated(work, batch)["exact"].all()
 
 
-def test_a_frozen_vit_stays_in_evaluation_mode(work: TrainingSetup) -> None:
+def test_a_frozen_vit_stays_in_evaluation_mode(work: TrainingRun) -> None:
     objective = LanguageModelling(work.loaded.model).train()
     assert not work.loaded.model.vision_model.training
     assert objective.training and work.loaded.model.qformer.training
@@ -182,8 +182,8 @@ def after_one_step(recipe_file: Path, tmp_path: Path) -> Any:
             "train.weight_decay=0",
             "train.save_steps=null",
         ]
-        work = training_setup(load_recipe(recipe_file, overrides))
-        setup = phase_setups(work)[0](tmp_path / f"{batch_size}")
+        work = prepare_training(load_recipe(recipe_file, overrides))
+        setup = phase_setup(work, work.plans[0], tmp_path / f"{batch_size}")
         before = {n: p.detach().clone() for n, p in setup.module.named_parameters()}
         trainer = QFormerTrainer(
             setup,

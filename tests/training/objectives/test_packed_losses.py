@@ -18,8 +18,8 @@ from qvft.models import supervised_tokens
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import Loaded
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 TEXTS = (
     ("caption", None, "a red square"),
@@ -41,7 +41,7 @@ def rows_of(samples: list[Sample], images: list[int]) -> list[tuple[int, Row]]:
 
 
 def batches(
-    work: TrainingSetup, images: list[int], shares: bool, *, dtype: torch.dtype = torch.float64
+    work: TrainingRun, images: list[int], shares: bool, *, dtype: torch.dtype = torch.float64
 ) -> tuple[dict, dict]:
     """The same rows by themselves and packed."""
     rows = rows_of(work.train.samples, images)
@@ -77,9 +77,9 @@ def assert_equal(loaded: Loaded, plain: dict[str, Tensor], packed: dict[str, Ten
 
 
 @pytest.fixture(scope="module")
-def build(recipe_file: Path) -> Callable[..., TrainingSetup]:
-    def built(*overrides: str, double: bool = True) -> TrainingSetup:
-        work = training_setup(load_recipe(recipe_file, list(overrides)))
+def build(recipe_file: Path) -> Callable[..., TrainingRun]:
+    def built(*overrides: str, double: bool = True) -> TrainingRun:
+        work = prepare_training(load_recipe(recipe_file, list(overrides)))
         work.counts(work.plans[0])
         # LoRA's B starts at zero, where A has no gradient.
         for name, parameter in work.loaded.model.named_parameters():
@@ -95,14 +95,14 @@ def in_float64(loaded: Loaded) -> Loaded:
     return loaded
 
 
-def collator_of(work: TrainingSetup) -> Collator:
+def collator_of(work: TrainingRun) -> Collator:
     """What builds the batches of the first phase."""
     rows = work.rows(work.plans[0], work.train, training=True)
     return work.objective(work.plans[0], rows)[1]
 
 
 @pytest.fixture(scope="module")
-def work(build: Callable[..., TrainingSetup]) -> TrainingSetup:
+def work(build: Callable[..., TrainingRun]) -> TrainingRun:
     return build()
 
 
@@ -112,13 +112,13 @@ def work(build: Callable[..., TrainingSetup]) -> TrainingSetup:
     ids=["one", "mixed", "one text each", "single", "thirty texts"],
 )
 def test_packed_rows_have_the_loss_and_gradients_of_separate_ones(
-    work: TrainingSetup, images: list[int]
+    work: TrainingRun, images: list[int]
 ) -> None:
     plain, packed = batches(work, images, True)
     assert_equal(work.loaded, plain, packed)
 
 
-def test_several_packed_rows_are_like_one(work: TrainingSetup) -> None:
+def test_several_packed_rows_are_like_one(work: TrainingRun) -> None:
     plain, _ = batches(work, [0, 1, 0, 2, 1, 0, 0, 3, 4], True)
     rows = zip(plain["input_ids"], plain["attention_mask"], strict=True)
     ids = [row[mask.bool()].tolist() for row, mask in rows]
@@ -127,7 +127,7 @@ def test_several_packed_rows_are_like_one(work: TrainingSetup) -> None:
     assert_equal(work.loaded, plain, {**plain, **layout})
 
 
-def test_a_question_reading_model_packs_whole_rows(build: Callable[..., TrainingSetup]) -> None:
+def test_a_question_reading_model_packs_whole_rows(build: Callable[..., TrainingRun]) -> None:
     work = build("model.text_branch=fresh", "model.query_tokens=4")
     assert not collator_of(work).packer.shares
     plain, packed_rows = batches(work, [0, 1, 0, 2, 1, 0, 0], False)
@@ -135,7 +135,7 @@ def test_a_question_reading_model_packs_whole_rows(build: Callable[..., Training
 
 
 def test_what_a_question_reader_makes_of_an_image_differs_by_row(
-    build: Callable[..., TrainingSetup],
+    build: Callable[..., TrainingRun],
 ) -> None:
     """Sharing a prefix that depends on the question would be wrong, and would be seen."""
     work = build("model.text_branch=fresh", "model.query_tokens=4")
@@ -144,7 +144,7 @@ def test_what_a_question_reader_makes_of_an_image_differs_by_row(
     assert float((right - wrong).abs().max()) > 1e-4
 
 
-def test_a_quantised_decoder_packs_too(build: Callable[..., TrainingSetup]) -> None:
+def test_a_quantised_decoder_packs_too(build: Callable[..., TrainingRun]) -> None:
     work = build("model.quantization.load_in_4bit=true", double=False)
     plain, packed_rows = batches(work, [0, 1, 0, 2, 1, 0, 0], True, dtype=torch.float32)
     first, second = outcome(work.loaded, plain), outcome(work.loaded, packed_rows)
@@ -154,14 +154,14 @@ def test_a_quantised_decoder_packs_too(build: Callable[..., TrainingSetup]) -> N
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5, msg=name)
 
 
-def test_packing_can_be_left_out(build: Callable[..., TrainingSetup]) -> None:
+def test_packing_can_be_left_out(build: Callable[..., TrainingRun]) -> None:
     assert collator_of(build()).packer == Packer(shares=True, budget=25)  # 128 wide
     assert collator_of(build("train.packing=false")).packer is None
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_logits_in_pieces_have_the_same_gradients(
-    work: TrainingSetup, monkeypatch: pytest.MonkeyPatch, count: int
+    work: TrainingRun, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     plain, _ = batches(work, [0, 1, 0, 2], True)
     whole = outcome(work.loaded, plain)

@@ -15,7 +15,6 @@ from torch import Tensor
 from qvft.recipe.preference import LOSS_TYPES, OF_DIFFERENCES, Preference
 from qvft.training.objectives.preference_losses import (
     SFT,
-    LossSettings,
     PairLogps,
     pair_loss,
     pair_losses,
@@ -103,7 +102,7 @@ def test_a_loss_is_trls(name: str, beta: float) -> None:
     found = drawn()
     smoothing = smoothing_of(name)
     expected, _ = by_trl(*found, loss_type=name, beta=beta, label_smoothing=smoothing)
-    settings = LossSettings(beta=beta, label_smoothing=smoothing)
+    settings = Preference(beta=beta, label_smoothing=smoothing)
     loss = pair_loss(name, as_pairs(*found), settings).mean()
     assert float(loss) == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
 
@@ -114,7 +113,7 @@ def test_a_loss_of_another_divergence_is_trls(name: str, kind: str) -> None:
     found = drawn()
     options = {"label_smoothing": smoothing_of(name), "f_divergence_type": kind}
     expected, _ = by_trl(*found, loss_type=name, **options)
-    loss = pair_loss(name, as_pairs(*found), LossSettings(**options)).mean()
+    loss = pair_loss(name, as_pairs(*found), Preference(**options)).mean()
     # The exponentials of log ratios of about 2 nats multiply their rounding.
     assert float(loss) == pytest.approx(expected, rel=2e-5, abs=2e-5)
 
@@ -124,14 +123,14 @@ def test_several_losses_are_trls_weighted_sum() -> None:
     names, weights = ["sigmoid", "bco_pair", "ipo"], [0.8, 0.2, 1.5]
     expected, _ = by_trl(*found, loss_type=names, loss_weights=weights)
     chosen = Preference(loss_type=names, loss_weights=weights)
-    loss = pair_losses(chosen.weights, as_pairs(*found), LossSettings()).mean()
+    loss = pair_losses(chosen.weights, as_pairs(*found), Preference()).mean()
     assert float(loss) == pytest.approx(expected, rel=ROUNDING)
 
 
 def test_the_temperature_of_discopop_is_trls() -> None:
     found = drawn()
     expected, _ = by_trl(*found, loss_type="discopop", discopop_tau=0.3)
-    loss = pair_loss("discopop", as_pairs(*found), LossSettings(discopop_tau=0.3)).mean()
+    loss = pair_loss("discopop", as_pairs(*found), Preference(discopop_tau=0.3)).mean()
     assert float(loss) == pytest.approx(expected, rel=ROUNDING)
 
 
@@ -147,7 +146,7 @@ def test_rewards_are_those_that_trl_logs() -> None:
 
 def test_a_loss_of_no_table_is_refused() -> None:
     with pytest.raises(ValueError, match="dpo2"):
-        pair_loss("dpo2", as_pairs(*drawn()), LossSettings())
+        pair_loss("dpo2", as_pairs(*drawn()), Preference())
 
 
 def test_keys_and_defaults_are_those_of_dpo_config() -> None:

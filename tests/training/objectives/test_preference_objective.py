@@ -18,11 +18,10 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.preference import Preference
 from qvft.training.objectives.build import packer_of, preference_of
 from qvft.training.objectives.language import tokens_of
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective, key_of
 from qvft.training.objectives.reference_logps import reference_logps, stored_reference
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 from tests.models.decoder_models import TEXT, write_model
 
 FAMILIES = {
@@ -36,13 +35,13 @@ ALL = Preference(loss_type=["sigmoid", "ipo", "sft"], loss_weights=[1.0, 0.5, 0.
 @pytest.fixture(scope="module")
 def build(
     pairs_recipe: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., TrainingSetup]:
+) -> Callable[..., TrainingRun]:
     """A function that makes the setup of a family in float64, with LoRA that does something."""
     t5 = write_model(tmp_path_factory.mktemp("models") / "t5", tiny_folder, TEXT["t5"])
 
-    def built(*overrides: str) -> TrainingSetup:
+    def built(*overrides: str) -> TrainingRun:
         given = [one.replace("=T5", f"={t5}") for one in overrides]
-        work = training_setup(load_recipe(pairs_recipe, given))
+        work = prepare_training(load_recipe(pairs_recipe, given))
         work.counts(work.plans[0])
         for name, parameter in work.loaded.model.named_parameters():
             if ".lora_B" in name:
@@ -54,23 +53,23 @@ def build(
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def work(build: Callable[..., TrainingSetup], request: pytest.FixtureRequest) -> TrainingSetup:
+def work(build: Callable[..., TrainingRun], request: pytest.FixtureRequest) -> TrainingRun:
     return build(*FAMILIES[request.param])
 
 
 @pytest.fixture(scope="module")
-def blip2(build: Callable[..., TrainingSetup]) -> TrainingSetup:
+def blip2(build: Callable[..., TrainingRun]) -> TrainingRun:
     return build()
 
 
-def pairs_of(work: TrainingSetup) -> list[tuple[int, Row]]:
+def pairs_of(work: TrainingRun) -> list[tuple[int, Row]]:
     """The pairs of four images, one image without its second pair."""
     rows = list(enumerate(work.rows(work.plans[0], work.train, training=True)))
     return [rows[place] for place in (0, 1, 3, 5, 6)]
 
 
 def batch_of(
-    work: TrainingSetup, rows: list[tuple[int, Row]], *, packed: bool = True, **known: object
+    work: TrainingRun, rows: list[tuple[int, Row]], *, packed: bool = True, **known: object
 ) -> dict[str, Tensor]:
     packer = packer_of(work.loaded.base) if packed else None
     collate = PreferenceCollator(replace(work.loaded.collator, packer=packer), **known)  # type: ignore[arg-type]
@@ -79,7 +78,7 @@ def batch_of(
     return {**batch, "pixel_values": batch["pixel_values"].double()}
 
 
-def objective_of(work: TrainingSetup, preference: Preference = ALL) -> PreferenceObjective:
+def objective_of(work: TrainingRun, preference: Preference = ALL) -> PreferenceObjective:
     return preference_of(work.loaded, preference, packing=True)[0]
 
 
@@ -107,7 +106,7 @@ def assert_same(one: tuple[dict, dict], other: tuple[dict, dict]) -> None:
     assert max(float(gradient.abs().max()) for gradient in one[1].values()) > 1e-4
 
 
-def test_packed_pairs_have_the_losses_and_gradients_of_separate_ones(work: TrainingSetup) -> None:
+def test_packed_pairs_have_the_losses_and_gradients_of_separate_ones(work: TrainingRun) -> None:
     rows, objective = pairs_of(work), objective_of(work)
     known = {key_of(row): (-3.0 - number, -4.0) for number, row in rows}
     plain, packed = (
@@ -117,7 +116,7 @@ def test_packed_pairs_have_the_losses_and_gradients_of_separate_ones(work: Train
     assert_same(plain, packed)
 
 
-def test_log_probabilities_are_those_of_the_language_loss(work: TrainingSetup) -> None:
+def test_log_probabilities_are_those_of_the_language_loss(work: TrainingRun) -> None:
     rows, objective = pairs_of(work), objective_of(work, Preference()).eval()
     with torch.no_grad():
         found = objective.logps(**batch_of(work, rows))
@@ -135,7 +134,7 @@ def test_log_probabilities_are_those_of_the_language_loss(work: TrainingSetup) -
                 )
 
 
-def test_training_mode_has_no_dropout(work: TrainingSetup) -> None:
+def test_training_mode_has_no_dropout(work: TrainingRun) -> None:
     """The Q-Former's config asks for 0.1."""
     objective, batch = objective_of(work), batch_of(work, pairs_of(work))
     with torch.no_grad():
@@ -143,7 +142,7 @@ def test_training_mode_has_no_dropout(work: TrainingSetup) -> None:
     assert torch.equal(evaluated, trained)
 
 
-def test_recomputed_activations_have_the_same_gradients(blip2: TrainingSetup) -> None:
+def test_recomputed_activations_have_the_same_gradients(blip2: TrainingRun) -> None:
     objective, batch = objective_of(blip2), batch_of(blip2, pairs_of(blip2))
     plain = outcome(objective, batch)
     calls: list[int] = []
@@ -158,7 +157,7 @@ def test_recomputed_activations_have_the_same_gradients(blip2: TrainingSetup) ->
     assert len(calls) == 2  # forward, and again in the backward pass
 
 
-def test_padding_rows_change_nothing(blip2: TrainingSetup) -> None:
+def test_padding_rows_change_nothing(blip2: TrainingRun) -> None:
     rows, objective = pairs_of(blip2), objective_of(blip2)
     known = {key_of(row): (-3.0, -4.0) for _, row in rows}
     padded = [*rows, (FILLER, rows[0][1]), (FILLER, rows[0][1])]
@@ -167,7 +166,7 @@ def test_padding_rows_change_nothing(blip2: TrainingSetup) -> None:
     assert objective.counts(batches[:1]) == objective.counts(batches[1:])
 
 
-def test_the_sums_of_parts_are_those_of_the_whole(blip2: TrainingSetup) -> None:
+def test_the_sums_of_parts_are_those_of_the_whole(blip2: TrainingRun) -> None:
     rows, objective = pairs_of(blip2), objective_of(blip2)
     known = {key_of(row): (-3.0, -4.0) for _, row in rows}
     whole, *parts = (
@@ -182,7 +181,7 @@ def test_the_sums_of_parts_are_those_of_the_whole(blip2: TrainingSetup) -> None:
         assert int(one.count) == sum(int(part[name].count) for part in parts)
 
 
-def test_tokens_beyond_the_shorter_text_weigh_ld_alpha(blip2: TrainingSetup) -> None:
+def test_tokens_beyond_the_shorter_text_weigh_ld_alpha(blip2: TrainingRun) -> None:
     rows = pairs_of(blip2)
     batch = batch_of(blip2, rows)
     with torch.no_grad():
@@ -201,7 +200,7 @@ def test_tokens_beyond_the_shorter_text_weigh_ld_alpha(blip2: TrainingSetup) -> 
     assert float(logps[0.0][0, 0]) == float(logps[1.0][0, 0])
 
 
-def test_a_pair_counts_the_tokens_of_both_rows(blip2: TrainingSetup) -> None:
+def test_a_pair_counts_the_tokens_of_both_rows(blip2: TrainingRun) -> None:
     rows = [row for _, row in pairs_of(blip2)]
     both = [replace(r, target=t or "", rejected=None) for r in rows for t in (r.target, r.rejected)]
     template = blip2.loaded.template
@@ -210,7 +209,7 @@ def test_a_pair_counts_the_tokens_of_both_rows(blip2: TrainingSetup) -> None:
     assert pairs.labels.tolist() == texts.labels.reshape(-1, 2).sum(axis=1).tolist()
 
 
-def test_the_reference_does_not_depend_on_the_batch(blip2: TrainingSetup) -> None:
+def test_the_reference_does_not_depend_on_the_batch(blip2: TrainingRun) -> None:
     rows = [row for _, row in pairs_of(blip2)]
 
     def collate(numbered: list[tuple[int, Row]]) -> dict[str, Tensor]:
@@ -226,7 +225,7 @@ def test_the_reference_does_not_depend_on_the_batch(blip2: TrainingSetup) -> Non
 
 
 def test_a_batch_of_the_reference_that_does_not_fit_is_halved(
-    blip2: TrainingSetup, monkeypatch: pytest.MonkeyPatch
+    blip2: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for _, row in pairs_of(blip2)]
 
@@ -250,7 +249,7 @@ def test_a_batch_of_the_reference_that_does_not_fit_is_halved(
 
 
 def test_a_stored_reference_is_read_unless_facts_or_pairs_change(
-    blip2: TrainingSetup, tmp_path: Path
+    blip2: TrainingRun, tmp_path: Path
 ) -> None:
     rows = [row for _, row in pairs_of(blip2)]
     asked: list[int] = []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.training.objectives.reward_losses import TextTokens, kl_terms, policy_loss, reduced
+from qvft.training.objectives.reward import TextTokens, kl_terms, policy_loss, reduced
 
 trl = pytest.importorskip("trl", reason="trl is the oracle of the reward losses")
 TEXTS, LENGTH, EPSILON, EPSILON_HIGH = 9, 7, 0.2, 0.28

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.prepare_training import prepare_training
 from qvft.training.recovery.nonfinite import find_non_finite
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.training_run import TrainingRun
 
 
 @pytest.fixture
-def work(recipe_file: Path) -> TrainingSetup:
-    return training_setup(load_recipe(recipe_file))
+def work(recipe_file: Path) -> TrainingRun:
+    return prepare_training(load_recipe(recipe_file))
 
 
-def found_in(work: TrainingSetup, batch: Mapping[str, Tensor]) -> tuple[str, list[int]] | None:
+def found_in(work: TrainingRun, batch: Mapping[str, Tensor]) -> tuple[str, list[int]] | None:
     objective = LanguageModelling(work.loaded.model).train()
 
     def loss_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Any]]:
@@ -35,22 +35,22 @@ def found_in(work: TrainingSetup, batch: Mapping[str, Tensor]) -> tuple[str, lis
 
 
 @pytest.fixture
-def batch(work: TrainingSetup) -> dict[str, Tensor]:
+def batch(work: TrainingRun) -> dict[str, Tensor]:
     rows = work.rows(work.plans[0], work.train, training=True)
     work.counts(work.plans[0])  # freezes and unfreezes
     return work.loaded.collator([(index, rows[index]) for index in (0, 7, 30)])
 
 
-def test_a_sound_batch_has_nothing(work: TrainingSetup, batch: dict[str, Tensor]) -> None:
+def test_a_sound_batch_has_nothing(work: TrainingRun, batch: dict[str, Tensor]) -> None:
     assert found_in(work, batch) is None
 
 
-def test_an_image_of_the_batch(work: TrainingSetup, batch: dict[str, Tensor]) -> None:
+def test_an_image_of_the_batch(work: TrainingRun, batch: dict[str, Tensor]) -> None:
     batch["pixel_values"][1, 0, 3, 3] = float("nan")
     assert found_in(work, batch) == ("the batch's pixel_values", [0, 7, 30])
 
 
-def test_a_weight_with_its_component(work: TrainingSetup, batch: dict[str, Tensor]) -> None:
+def test_a_weight_with_its_component(work: TrainingRun, batch: dict[str, Tensor]) -> None:
     with torch.no_grad():
         work.loaded.model.language_projection.bias[0] = float("inf")
     what, _ = found_in(work, batch)
@@ -58,7 +58,7 @@ def test_a_weight_with_its_component(work: TrainingSetup, batch: dict[str, Tenso
 
 
 def test_the_innermost_module_and_the_row_it_concerns(
-    work: TrainingSetup, batch: dict[str, Tensor]
+    work: TrainingRun, batch: dict[str, Tensor]
 ) -> None:
     def overflow(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         rows = output.clone().view(3, -1, output.shape[-1])
@@ -85,7 +85,7 @@ class NoGradient(torch.autograd.Function):
 
 
 def test_a_gradient_where_all_outputs_are_finite(
-    work: TrainingSetup, batch: dict[str, Tensor]
+    work: TrainingRun, batch: dict[str, Tensor]
 ) -> None:
     projection = work.loaded.model.language_projection
     with projection.register_forward_hook(lambda module, inputs, out: NoGradient.apply(out)):

@@ -25,9 +25,9 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.optim import parameter_groups
-from qvft.training.phase_setup import phase_setups
+from qvft.training.phase_setup import phase_setup
+from qvft.training.prepare_training import prepare_training
 from qvft.training.trainer import QFormerTrainer
-from qvft.training.training_setup import training_setup
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 SPIKE_STEP = 7
@@ -95,8 +95,8 @@ def test_a_gradient_that_is_not_finite_stops_before_weights_move(
 
 
 def test_weights_that_are_not_finite_are_not_written(recipe_file: Path, tmp_path: Path) -> None:
-    work = training_setup(load_recipe(recipe_file))
-    phase_setups(work)[0](tmp_path / "checkpoints")
+    work = prepare_training(load_recipe(recipe_file))
+    phase_setup(work, work.plans[0], tmp_path / "checkpoints")
     work.save_weights(tmp_path / "adapter")
     before = (tmp_path / "adapter" / "manifest.json").read_bytes()
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_an_evaluation_loss_that_is_not_finite_names_its_samples(
 def spiking(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Multiplies the loss of one batch by 40; returns the row it is told by, of `SPIKE_STEP`."""
     recipe = load_recipe(recipe_file)
-    work = training_setup(recipe)
+    work = prepare_training(recipe)
     rows = training_rows(work.train.samples, texts="all")
     order = list(
         GroupedSampler([row.sample.id for row in rows], group_size=1, seed=recipe.run.seed)
@@ -248,8 +248,8 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
         recipe = load_recipe(
             recipe_file, ["train.max_steps=2", "train.gradient_accumulation_steps=2"]
         )
-        work = training_setup(recipe)
-        setup = phase_setups(work)[0](tmp_path / "unused")
+        work = prepare_training(recipe)
+        setup = phase_setup(work, work.plans[0], tmp_path / "unused")
         module = setup.module.double()
 
         def collate(rows: Any) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.inference.sampled import Sampled
-from qvft.training.rewards.degeneration import degeneration
+from qvft.training.rewards.held_out import degeneration
 
 ROW = Row("x", Sample("x", ImageFile(Path("x.png"))), "caption", None, "a", ("a",), {})
 

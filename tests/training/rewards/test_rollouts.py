@@ -17,11 +17,11 @@ from qvft.inference import sample
 from qvft.inference.decode import generate_ids
 from qvft.inference.sample import uniforms_of
 from qvft.recipe.load import load_recipe
-from qvft.training.phase_setup import PhaseSetup, phase_setups
-from qvft.training.rewards.given_batch import GivenBatch
+from qvft.training.phase_setup import PhaseSetup, phase_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.rewards.collate import GivenBatch
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.trainer import NUMBERS
-from qvft.training.training_setup import training_setup
 from tests.models.decoder_models import TEXT, write_model
 
 PHASE = "phases=[{name: reward, objective: reward}]"
@@ -50,8 +50,8 @@ def phase(recipe_file: Path, t5: Path, tmp_path: Path) -> Callable[..., PhaseSet
         section = f"reward={{{funcs}num_generations: 3, {reward}}}"
         given = [change.replace("T5", str(t5)) for change in changes]
         recipe = load_recipe(recipe_file, [section, PHASE, *given])
-        (made,) = phase_setups(training_setup(recipe, rewards=reward_functions))
-        return made(tmp_path)
+        work = prepare_training(recipe, rewards=reward_functions)
+        return phase_setup(work, work.plans[0], tmp_path)
 
     return build
 

@@ -1,4 +1,4 @@
-"""`TrainingSetup`: model, data and phases of a run, its steps, warnings, objectives and weights."""
+"""`TrainingRun`: model, data and phases of a run, its steps, warnings, objectives and weights."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
 from qvft.inference.reward_function import RewardFunction, TextScores
 from qvft.log import get_logger
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Split
-from qvft.setup.feature_cache import with_features
+from qvft.setup.feature_cache import unload_vision, with_features
 from qvft.setup.mixing import source_shares
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.training.batches.mixture import Mixture, mixture_of
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.memory_estimate import vision_flops
-from qvft.training.objectives.build import Collate, objective_of, packer_of, preference_of
+from qvft.training.objectives.build import (
+    Collate,
+    collator_of,
+    language_of,
+    packer_of,
+    preference_of,
+)
 from qvft.training.objectives.custom import CustomLoss
-from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import (
     PREFERENCE,
+    default_limit,
     is_reward,
     phase_rows,
+    watched_rows,
 )
-from qvft.training.rewards.build import (
-    reward_collator,
-    reward_objective,
-)
-from qvft.training.watched_rows import default_limit, watched_rows
+from qvft.training.rewards.build import reward_objective
 
 logger = get_logger("qvft.train")
 
 
 @dataclass
-class TrainingSetup:
+class TrainingRun:
     """Everything needed to train a recipe.
 
     Attributes:
@@ -108,7 +110,8 @@ class TrainingSetup:
         if self.train.stream is not None:
             logger.info("a stream's features are not cached: the ViT runs in every step")
             return
-        watched = [*{row.sample.id: row.sample for row in self.all_watched()}.values()]
+        rows = [row for plan in self.plans for row in self.watched(plan)]
+        watched = [*{row.sample.id: row.sample for row in rows}.values()]
         set_trainable(self.loaded, self.plans[0].trainable)
         if self.sharded:  # stays in CPU memory until it is sharded
             self.loaded.model.vision_model.to(device())
@@ -146,10 +149,6 @@ class TrainingSetup:
         if limit is None:
             limit = default_limit(train.eval_steps * self.texts_per_step(plan))
         return watched_rows(rows, limit, self.recipe.run.seed)
-
-    def all_watched(self) -> list[Row]:
-        """Rows of all phases' evaluations."""
-        return [row for plan in self.plans for row in self.watched(plan)]
 
     def texts_per_step(self, plan: PhasePlan) -> float:
         """Texts that all processes train in an optimizer step."""
@@ -250,23 +249,9 @@ class TrainingSetup:
 
     def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
         """Objective of a phase, and its collator."""
+        loaded, recipe, packing = self.loaded, self.recipe, plan.train.packing
         if is_reward(plan):
-            return reward_objective(self.loaded, self.recipe), reward_collator(self.loaded, plan)
+            return reward_objective(loaded, recipe), collator_of(loaded, packing=packing)
         if plan.phase.objective == PREFERENCE:
-            return preference_of(self.loaded, self.recipe.preference, packing=plan.train.packing)
-        objectives = self.recipe.objectives
-        further = custom_objectives(objectives.further, self.loaded.base)
-        return objective_of(
-            self.loaded,
-            self.branch,
-            rows,
-            weights={
-                **({"lm": objectives.lm} if objectives.lm > 0 else {}),
-                **objectives.alignment,
-                **{name: weight for name, (_, weight) in further.items()},
-            },
-            packing=plan.train.packing,
-            seed=self.recipe.run.seed,
-            losses=self.custom,
-            custom=[objective for objective, _ in further.values()],
-        )
+            return preference_of(loaded, recipe.preference, packing=packing)
+        return language_of(loaded, recipe, self.branch, self.custom, rows, packing=packing)

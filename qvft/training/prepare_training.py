@@ -1,21 +1,18 @@
-"""Sets up training from a recipe: checks it, reads the data, loads the model, adds adapters."""
+"""Prepares training from a recipe: checks it, reads the data, loads the model, adds adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import TrainerCallback, set_seed
 
 from qvft.adapters.targets import lora_layers
 from qvft.data.rows import evaluation_rows
-from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.reward_function import RewardFactory, RewardFunction, TextScores
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
-from qvft.models.flex_attention import require_flex, use_flex
 from qvft.models.reference_configs import meta_model
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
@@ -27,19 +24,18 @@ from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import load_start, load_start_heads, require_places, require_same_base
-from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.completions import reference_as_text, require_score
-from qvft.training.distributed.fsdp import asked_to_shard
+from qvft.training.distributed.fsdp import asked_to_shard, require_shardable
 from qvft.training.objectives.objective_table import custom_objectives
-from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
+from qvft.training.phase_rows import is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
 from qvft.training.rewards.build import functions_of, require_sample_positions
-from qvft.training.run_setup import TrainingSetup
+from qvft.training.training_run import TrainingRun
 
 
-def training_setup(
+def prepare_training(
     recipe: Recipe,
     *,
     given: Loaded | None = None,
@@ -47,16 +43,14 @@ def training_setup(
     callbacks: Sequence[TrainerCallback] = (),
     rewards: RewardFactory | None = None,
     scores: TextScores | None = None,
-) -> TrainingSetup:
-    """Reads the data, loads the model and adds adapters.
+) -> TrainingRun:
+    """Checks a recipe, reads its data, loads its model and adds adapters.
 
     Args:
         given: the recipe's base model, if already loaded; it gets the adapters.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
         scores: `evaluation.text_scores.text_scores`; None where nothing is evaluated.
     """
-    for plan in phase_plans(recipe):
-        check_arguments(plan.train.model_dump())  # reported before anything is loaded
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     base = base_of(recipe)
@@ -70,8 +64,6 @@ def training_setup(
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
         require_shardable(base, custom, plans)
-    if recipe.model.attn_implementation == "flex":
-        require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
         require_compiler(device())
     require_settings(recipe, base, plans)
@@ -113,13 +105,11 @@ def training_setup(
         loaded = with_fresh_adapters(loaded, lora[0], parts=lora[1])
     if start is not None:
         loaded = load_start(start, loaded)
-    if recipe.model.attn_implementation == "flex":
-        use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}
     provenance = provenance_of(recipe, base, data_hashes(splits), image_hashes(splits))
     if start is not None:
         provenance["started_from"] = start.facts
-    setup = TrainingSetup(
+    setup = TrainingRun(
         recipe,
         loaded,
         train,
@@ -144,47 +134,6 @@ def training_setup(
     for plan in plans:
         setup.token_batches(plan)  # reported before anything long begins
     return setup
-
-
-def require_shardable(
-    base: BaseCheckpoint, custom: Collection[str], plans: Sequence[PhasePlan] = ()
-) -> None:
-    """Raises RecipeError if FSDP cannot shard the model, an objective or a phase."""
-    use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
-    if is_encoder_decoder(base.config):
-        raise RecipeError(
-            f"a {base.config.text_config.model_type} decoder under FSDP, whose encoder would not "
-            "be sharded",
-            where="model.id",
-            expected="a decoder-only model",
-            do=use_ddp,
-        )
-    if custom:
-        raise RecipeError(
-            f"{', '.join(custom)} under FSDP",
-            where="objectives.custom",
-            expected="none: weights are sharded within the objectives that qvft knows",
-            do=use_ddp,
-        )
-    whole = {
-        PREFERENCE: "whose reference log-probabilities need whole weights",
-        REWARD: "whose samples need whole weights",
-    }
-    for number, plan in enumerate(plans):
-        if plan.train.metric_for_best_model != "loss":
-            raise RecipeError(
-                f"{plan.train.metric_for_best_model} under FSDP, whose texts need whole weights",
-                where="train.metric_for_best_model",
-                expected="loss",
-                do=use_ddp,
-            )
-        if plan.phase.objective in whole:
-            raise RecipeError(
-                f"{plan.phase.objective} under FSDP, {whole[plan.phase.objective]}",
-                where=f"phases.{number}.objective",
-                expected="language",
-                do=use_ddp,
-            )
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:
