@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from PIL import Image
 
 from qvft.errors import ImageError
@@ -19,12 +18,11 @@ from qvft.evaluation.comparison import ChangedItem, Comparison
 from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.confusion import confusions
 from qvft.evaluation.report.grid import choose_items
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
+from qvft.evaluation.report.loss_chart import loss_chart
 from qvft.evaluation.report.phases import phase_lines
-from qvft.evaluation.report.preference import preference_section
+from qvft.evaluation.report.preference_and_reward import preference_section, reward_section
 from qvft.evaluation.report.progress_page import page_environment
 from qvft.evaluation.report.report import Report
-from qvft.evaluation.report.reward import reward_section
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import main_score, main_scores
@@ -91,11 +89,7 @@ def _page(
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
         phases=phase_lines(report.phases),
         confusions=confusions(rows),
-        charts=[
-            Markup(loss_chart(report.loss_curve, report.phases, size=size))
-            for size in (WIDE, NARROW)
-            if report.loss_curve
-        ],
+        loss=loss_chart(report.loss_curve, report.phases),
         preference=preference_section(report.preference_curve, report.phases),
         reward=reward_section(report.reward_curve, report.phases),
         against=report.against and _compared(report, report.against),

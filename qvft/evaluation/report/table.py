@@ -112,29 +112,6 @@ def _short(name: str) -> str:
     return parts[-1]
 
 
-def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Headline scores of several reports side by side; the last one's blind figure at the end."""
-    table = Table()
-    table.add_column("metric")
-    for name in reports:
-        table.add_column(name, justify="right")
-    blinds = [r["baselines"]["blind"] for r in reports.values() if "blind" in r["baselines"]]
-    blind = blinds[-1] if blinds else None
-    if blind is not None:
-        table.add_column("blind", justify="right")
-    everything = {key for report in reports.values() for key in report["metrics"]}
-    for metric in headline(dict.fromkeys(everything, 0.0)):
-        units = [report["units"].get(metric, "") for report in reports.values()]
-        cells = [
-            figure(report["metrics"].get(metric), unit)
-            for report, unit in zip(reports.values(), units, strict=True)
-        ]
-        if blind is not None:
-            cells.append(figure(blind.get(metric), next(filter(None, units), "")))
-        table.add_row(metric, *cells)
-    return table
-
-
 def headline(metrics: Mapping[str, float]) -> list[str]:
     """The metrics a short table shows."""
     ranks = {name: score.table for name, score in known_scores().items() if score.table is not None}
