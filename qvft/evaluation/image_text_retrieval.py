@@ -183,8 +183,8 @@ def _recalls(
         owners: (M,) image of each text, in order.
         of_images, of_texts: scores (I, M) for ranking texts and images.
     """
-    to_text, _ = image_ranks(of_images.numpy(), owners)
-    to_image, _ = text_ranks(of_texts.numpy(), owners)
+    to_text = image_ranks(of_images.numpy(), owners)
+    to_image = text_ranks(of_texts.numpy(), owners)
     of_image = groupby(zip(owners, to_image, strict=True), key=lambda pair: pair[0])
     ranks = [[int(rank) for _, rank in pairs] for _, pairs in of_image]
     metrics = []
