@@ -147,7 +147,7 @@ def drawn_texts(
     rows = scorable(rows, given.metric, against_reference=given.against_reference)
     # All checks that need no torch are done.
     from qvft.evaluation.pairs.sampling import sampled_texts
-    from qvft.inference.predict_to_file import field_options
+    from qvft.inference.predictions import field_options
 
     return rows, sampled_texts(
         opened,

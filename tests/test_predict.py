@@ -15,7 +15,7 @@ import qvft.inference.predict as predicting
 from qvft.errors import RecipeError
 from qvft.inference import generation_trial as trial
 from qvft.inference.encoding import encode_images
-from qvft.inference.predict_to_file import field_options
+from qvft.inference.predictions import field_options
 from qvft.predict import main
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -452,7 +452,7 @@ def test_an_input_is_no_output(tiny_run: Path, images: Path, capsys) -> None:
 def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_loaded(
     tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvft.inference.predict_to_file.VisionLanguageModel", None)
+    monkeypatch.setattr("qvft.inference.predictions.VisionLanguageModel", None)
     out = images / "test0.png" / "rows.jsonl"
     assert "cannot be written" in refused(capsys, tiny_run, images, "--out", out)
 

@@ -13,7 +13,7 @@ from qvft.bench import main as bench
 from qvft.check import main as check
 from qvft.convert import main as convert
 from qvft.eval import main as evaluate
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 from qvft.evaluation.explanation import explain as explaining
 from qvft.explain import main as explain
 from qvft.export import main as export
@@ -37,12 +37,12 @@ def test_an_output_that_cannot_be_written(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from qvft.benchmark import prediction, training
-    from qvft.inference import predict_to_file as predicting
+    from qvft.inference import predictions as predicting
 
     for module, name in (
         (training, "bench_training"), (prediction, "bench_prediction"),
         (explaining, "explain_image"), (explaining, "measure_faithfulness"),
-        (predicting, "predict_to_file"),
+        (predicting, "predictions"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, long_work)
     (tmp_path / "file").write_text("")

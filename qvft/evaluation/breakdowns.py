@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from qvft.evaluation.metric_table import known_scores
-from qvft.evaluation.metrics.exact import exact_match
+from qvft.evaluation.metrics.answers import exact_match
+from qvft.evaluation.metrics.unicode_letters import composed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import bootstrap_mean
-from qvft.evaluation.unicode_letters import composed
 
 MOST_VALUES = 30
 MOST_QUESTIONS = 20

@@ -17,7 +17,7 @@ from qvft.evaluation.metric import (
     Unit,
     mean_score,
 )
-from qvft.evaluation.metrics import exact
+from qvft.evaluation.metrics.answers import EXACT_MATCH, exact_match
 from qvft.evaluation.metrics.bleu import bleu_of_counts
 from qvft.evaluation.metrics.captions import score_captions
 from qvft.evaluation.metrics.java import BY_JAVA
@@ -40,7 +40,7 @@ _CAPTIONS = (
     _caption_score("ROUGE_L", label="ROUGE-L", table=12, page=8, card=3),
     _caption_score("CIDEr", "0..10", main=5, table=10, page=6, card=3, breakdown=True),
 )
-_CAPTION_MATCH = ScoreInfo("caption_exact_match", "percent", exact.DEFINITION, table=9, page=91)
+_CAPTION_MATCH = ScoreInfo("caption_exact_match", "percent", EXACT_MATCH, table=9, page=91)
 
 
 def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
@@ -65,7 +65,7 @@ def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScor
         metrics.append(
             ScoreValue(score.name, score.unit, score.definition, value, items, interval, corpus)
         )
-    matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
+    matches = {i: exact_match(rows[i].prediction, rows[i].references) for i in chosen}
     metrics.append(mean_score(rows, _CAPTION_MATCH, matches))
     return GroupScores(len(chosen), metrics)
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from qvft.errors import DataError
 from qvft.evaluation.metric import Group, ItemScores, Metric, ScoreInfo, Unit, by_item
-from qvft.evaluation.metrics import exact, llava_med, medical, multimedeval
+from qvft.evaluation.metrics import llava_med, medical, multimedeval
+from qvft.evaluation.metrics.answers import EXACT_MATCH, exact_match
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.rows import PredictionRow
 
 TEN_ANSWERS = 10
 
 _ANSWER_MATCH = ScoreInfo(
-    "exact_match", "percent", exact.DEFINITION, main=4, table=6, page=90, card=4
+    "exact_match", "percent", EXACT_MATCH, main=4, table=6, page=90, card=4
 )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ QUESTION_METRICS = (
     _vqa("2021", rank=2),
     _metric(
         "answers",
-        lambda row: {_ANSWER_MATCH.name: exact.exact_match(row.prediction, row.references)},
+        lambda row: {_ANSWER_MATCH.name: exact_match(row.prediction, row.references)},
         (_ANSWER_MATCH,),
         auto=lambda rows: True,
     ),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qvft.errors import RecipeError, UserError
-from qvft.evaluation.compare_runs import evaluate_against
 from qvft.evaluation.compared_model import compared_with
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.output_folder import place_of
+from qvft.evaluation.evaluate_against import evaluate_against
+from qvft.evaluation.output_folder import choose_folder
 from qvft.evaluation.task import Task, prepare
 from qvft.log import get_logger
 from qvft.recipe.load import parse_recipe
@@ -71,7 +71,7 @@ def retention(tasks: Sequence[RetentionTask]) -> dict[str, Comparison]:
     for one in tasks:
         home = one.task.opened.home
         assert home is not None, "a run has a folder"
-        folder = place_of(one.task, home / FOLDER / one.task.split.name)
+        folder = choose_folder(one.task, home / FOLDER / one.task.split.name)
         evaluated = evaluate_against(one.task, folder, one.base.name, one.base)
         assert evaluated.report.against is not None
         found[one.task.split.name] = evaluated.report.against.model_copy(update={"changed": []})

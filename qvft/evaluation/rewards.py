@@ -9,16 +9,16 @@ from typing import Any, cast
 from qvft.data.rows import Row
 from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import RecipeError
+from qvft.evaluation.metrics.answers import exact_match
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.captions import score_captions, words_of
 from qvft.evaluation.metrics.cider_of_corpus import CorpusCider
-from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.metrics.medical import token_f1
 from qvft.evaluation.metrics.ngrams import CaptionBatch
 from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.metrics.unicode_letters import composed
 from qvft.evaluation.metrics.vqa import vqa_accuracy
-from qvft.evaluation.unicode_letters import composed
 from qvft.inference.reward_function import FUNCS, Further, RewardFunction
 from qvft.inference.sampled import Sampled
 from qvft.recipe.reward import kinds_of

@@ -86,28 +86,41 @@ class Written:
     errors: int
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions to make: of which rows, how, and by what.
+
+    Attributes:
+        settings: model, weights, prompts, decoding, as values for JSON.
+        outcomes_of: loads the model and computes the outcomes of rows.
+    """
+
+    rows: Sequence[Row]
+    settings: Mapping[str, Any]
+    outcomes_of: Callable[[Sequence[Row]], Iterable[Outcome]]
+
+    def lines(self) -> Iterator[str]:
+        """One line of JSON per row, in order, see `line_of`."""
+        for outcome in in_order(self.outcomes_of(self.rows)):
+            yield line_of(self.rows[outcome.number], outcome)
+
+
 class PredictionFile:
     """An output file that is written line by line.
 
     `PATH.settings.json` records how its rows were made, so that rows of two jobs never mix.
-
-    Args:
-        settings: model, weights, prompts, decoding, as JSON values.
     """
 
-    def __init__(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
-        self.path, self.rows = path, rows
-        self.settings = json.loads(json.dumps(settings))
+    def __init__(self, path: Path, predictions: Predictions) -> None:
+        self.path, self.rows = path, predictions.rows
+        self.outcomes_of = predictions.outcomes_of
+        self.settings = json.loads(json.dumps(predictions.settings))
         self._settings_file = path.with_name(path.name + SETTINGS_SUFFIX)
 
-    def write(
-        self, outcomes_of: Callable[[Sequence[Row]], Iterable[Outcome]], *, resume: bool
-    ) -> Written:
+    def write(self, *, resume: bool) -> Written:
         """Writes the outcomes of all rows in order, as they come.
 
         Args:
-            outcomes_of: computes the outcomes of rows; called once, with those that are not in the
-                file, unless all are.
             resume: continue after the rows in the file; otherwise a finished file is replaced, at
                 the first outcome, and an unfinished one refused.
 
@@ -128,7 +141,7 @@ class PredictionFile:
         if finished == len(self.rows):
             write_json(self._settings_file, {"finished": True, "settings": self.settings})
             return Written(finished, finished, 0)
-        errors = self._append(outcomes_of(self.rows[finished:]), finished)
+        errors = self._append(self.outcomes_of(self.rows[finished:]), finished)
         return Written(len(self.rows), finished, errors)
 
     def _has_content(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qvft.eval import main
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 
 PLAIN = ["eval.blind=false", "data.num_workers=0"]
 

@@ -32,8 +32,7 @@ ONE_HOME = {
     # `qvft sweep` starts a program per run, `qvft bench --whole` and `--serve` whole commands.
     "subprocess": {
         "benchmark/commands.py",
-        "evaluation/metrics/java/meteor.py",
-        "evaluation/metrics/java/spice.py",
+        "evaluation/metrics/java.py",
         "experiments/run_combinations.py",
     },
 }

@@ -63,11 +63,11 @@ def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> Re
             without a text.
     """
     images, texts = image_ranks(similarity, text_image), text_ranks(similarity, text_image)
-    recalls = (
+    image_to_text, text_to_image = (
         {cutoff: 100 * float(np.mean(ranks < cutoff)) for cutoff in CUTOFFS}
         for ranks in (images, texts)
     )
-    return RetrievalScores(*recalls, images, texts)
+    return RetrievalScores(image_to_text, text_to_image, images, texts)
 
 
 def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> IntArray:

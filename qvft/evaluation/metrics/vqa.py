@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from qvft.evaluation.metrics.unicode_letters import composed
 from qvft.evaluation.metrics.vqa_text import spell_and_drop_articles, strip_punctuation
-from qvft.evaluation.unicode_letters import composed
 
 Rules = Literal["2017", "2021"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
 from qvft.data.truncation import cut_rows
-from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import (
     BLIND,
     BLIND_DEFINITION,
@@ -28,15 +27,15 @@ from qvft.evaluation.likelihoods import likelihood_groups, likelihood_values
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
+    choose_folder,
     evaluations_called,
-    place_of,
     require_replaceable,
     warn_of_lost_comparison,
 )
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
 from qvft.evaluation.report.verdict import retention_verdicts, verdicts
-from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.rows import PredictionRow, prediction_rows
 from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
@@ -84,8 +83,8 @@ def evaluate(
     Args:
         load: gives the task's model; None: it is loaded here.
         retention: comparisons with the base on other data, see `retention.py`.
-        folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
-            earlier report is replaced when the new one is complete.
+        folder: from `choose_folder`; an earlier report in it is replaced when the new one is
+            complete.
 
     Raises:
         UserError: the folder has other content, or the checkpoint is wrong.
@@ -105,7 +104,7 @@ def evaluate(
     with replacing(folder) as partial:
         if is_main_process():
             if not overwrite:
-                place_of(task, folder, named=True)  # another process may have been faster
+                choose_folder(task, folder, named=True)  # another process may have been faster
             if compare is None:
                 warn_of_lost_comparison(folder)
         outcomes = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
