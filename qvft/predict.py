@@ -21,7 +21,7 @@ from qvft.log import exit_status, shown, stderr
 from qvft.terminal import program
 
 PROMPT = "a photo of a {}"
-OF_GENERATION = ("scores", "seed", "generation_config")
+OF_GENERATION = ("scores", "seed")
 OF_TEXTS = (
     "question", "prompt", "preprocessing", "candidates", "abstain_below", *OF_GENERATION,
 )  # fmt: skip
@@ -79,12 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="go on where --out was stopped")
     parser.add_argument(
-        "--generation-config",
-        type=given_path,
-        metavar="F",
-        help="a generation_config.json; options win",
-    )
-    parser.add_argument(
         "--preprocessing",
         choices=("checkpoint", "plain"),
         help="images as the checkpoint's processor makes them, or stretched to its size with "
@@ -135,7 +129,6 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         prompts = tuple((given.prompts or PROMPT).split("|"))
         found = classifications(opened, rows, Classes(read_names(given.classes), prompts), **pace)
     else:
-        from qvft.inference.generation_config import read_fields
         from qvft.inference.log_probs import Scoring
         from qvft.inference.predictions import field_options, predictions
 
@@ -146,8 +139,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
             generate=generate,
             abstain_below=given.abstain_below,
         )
-        fields = read_fields(given.generation_config) if given.generation_config else {}
-        fields |= field_options(further)
+        fields = field_options(further)
         found = predictions(opened, rows, fields, seed=given.seed, scoring=scoring, **pace)
     if given.out is None:
         failed = 0

@@ -199,26 +199,6 @@ def test_sampling_is_the_same_every_time(ask: Ask, images: Path) -> None:
     assert first != ask(images, "--max_new_tokens", "12")
 
 
-def test_a_generation_config_file_is_read_and_options_win(
-    ask: Ask, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Mapping[str, Any]] = []
-
-    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list:
-        seen.append(generation)
-        return [("said",)] * len(batch)
-
-    monkeypatch.setattr(trial, "_try", lambda *_: None)  # it generates too
-    monkeypatch.setattr(predicting, "generate_texts", remember)
-    file = images / "generation_config.json"
-    content = {"do_sample": True, "top_p": 0.7, "temperature": 0.9, "eos_token_id": 7}
-    file.write_text(json.dumps({**content, "top_k": None, "_from_model_config": True}))
-    for path in (file, images):
-        ask(images / "test0.png", "--generation-config", path, "--temperature", "0.5")
-    fields = {"do_sample": True, "top_p": 0.7, "temperature": 0.5}
-    assert seen == [{"max_new_tokens": 4, "num_beams": 1, **fields}] * 2
-
-
 def test_stop_strings_end_a_text(ask: Ask, images: Path) -> None:
     long = [row["text"] for row in ask(images, "--max_new_tokens", "12")]
     letter = long[0][1]
