@@ -120,7 +120,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         refuse_beside("--candidates", OF_GENERATION, given, further)
 
     # All checks that need no torch are done.
-    from qvft.inference.prediction_file import PredictionFile
+    from qvft.inference.prediction_file import write_predictions
 
     pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.classes is not None:
@@ -150,7 +150,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
             stderr.print(f"{failed} of {len(rows)} rows with an error instead of a text")
         return
     with beside(given.out):
-        done = PredictionFile(given.out, found).write(resume=given.resume)
+        done = write_predictions(given.out, found, resume=given.resume)
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)

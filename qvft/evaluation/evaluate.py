@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from qvft.evaluation.output_folder import (
     choose_folder,
     evaluations_called,
     require_replaceable,
-    warn_of_lost_comparison,
 )
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
@@ -102,12 +100,9 @@ def evaluate(
         for text in warnings:
             logger.warning("%s", text)
     with replacing(folder) as partial:
-        if is_main_process():
-            if not overwrite:
-                choose_folder(task, folder, named=True)  # another process may have been faster
-            if compare is None:
-                warn_of_lost_comparison(folder)
-        outcomes = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
+        if is_main_process() and not overwrite:
+            choose_folder(task, folder, named=True)  # another process may have been faster
+        outcomes = _generate(loaded, task)
         answers = [one.texts[0] for one in outcomes]
         items = prediction_rows(task.rows, answers)
         with kept_on_failure(items, folder):
@@ -208,35 +203,26 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
     return {}
 
 
-def _generate(
-    loaded: Loaded, task: Task, *, blind: bool = False, stream_to: Path | None = None
-) -> list[Outcome]:
-    """Generates each row's text, streamed to a file as batches finish; ranks its candidates."""
+def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcome]:
+    """Generates each row's text, and ranks its candidates."""
     recipe = task.opened.recipe
     require_candidates_fit(recipe, loaded.base, loaded.template, task.rows)
     images = [row.sample for row in task.rows]
     if blind:
         swapped = blind_images(task.split.samples, seed=recipe.run.seed)
         images = [swapped[sample.id] for sample in images]
-    found: dict[int, Outcome] = {}
-    with stream_to.open("w", encoding="utf-8") if stream_to else nullcontext() as stream:
-        for outcome in predict_shared(
-            loaded.model,
-            loaded.collator,
-            task.rows,
-            images,
-            generation=task.generation,
-            batch_size=recipe.eval.batch_size,
-            workers=recipe.data.num_workers,
-            label="blind" if blind else "evaluate",
-            scoring=task.scoring(),
-        ):
-            found[outcome.number] = outcome
-            if stream:
-                row = {"id": task.rows[outcome.number].id, "prediction": outcome.texts[0]}
-                stream.write(json.dumps(row) + "\n")
-                stream.flush()
-    return [found[number] for number in range(len(task.rows))]
+    outcomes = predict_shared(
+        loaded.model,
+        loaded.collator,
+        task.rows,
+        images,
+        generation=task.generation,
+        batch_size=recipe.eval.batch_size,
+        workers=recipe.data.num_workers,
+        label="blind" if blind else "evaluate",
+        scoring=task.scoring(),
+    )
+    return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
 def _scored(task: Task, items: Sequence[PredictionRow], outcomes: Sequence[Outcome]) -> Scores:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,21 +92,6 @@ def choose_folder(task: Task, plain: Path, *, named: bool = False, overwrite: bo
             "%s holds another evaluation (%s); this one goes to %s", plain, reason, folder
         )
     return folder
-
-
-def warn_of_lost_comparison(folder: Path) -> None:
-    """Logs the comparison of a report that is about to be replaced by one without."""
-    if not holds_evaluation(folder):
-        return
-    with suppress(DataError):
-        against = read_evaluation(folder).content.get("against")
-        if against:
-            logger.warning(
-                "%s: the comparison with %s is not made again; --against %s does that",
-                folder,
-                against["name"],
-                against["name"],
-            )
 
 
 def _why_another(task: Task, folder: Path) -> str | None:

@@ -133,16 +133,6 @@ def test_a_copy_of_the_data_elsewhere_is_the_same_data(
     assert set(reports(run)) == {"shapes-test"}
 
 
-def test_a_comparison_that_is_not_made_again_is_named(
-    run: Path, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    other = Path(shutil.copytree(run / "eval" / "shapes-test", tmp_path / "other"))
-    run_eval(run, "--against", str(other))
-    capsys.readouterr()
-    run_eval(run)
-    assert f"the comparison with {other} is not made again" in capsys.readouterr().err
-
-
 def test_what_differs_first_names_the_folder(run: Path) -> None:
     """One image alone cannot be shuffled; the name says why there is one."""
     run_eval(run, "--overwrite", "eval.blind=true")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from qvft.evaluation.report.progress_page import page_environment
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import main_score, main_scores
+from qvft.evaluation.scoring import main_metric, main_score, main_scores
 from qvft.files import write_text
 from qvft.json_files import write_json
 
@@ -184,6 +183,7 @@ def _card(
             picture = thumbnail(image_for(row.image))
         except (ImageError, OSError):
             problem = "the image could not be read"
+    metric = main_metric(scores)
     return {
         "index": index,
         "row": row,
@@ -191,22 +191,13 @@ def _card(
         "main": main_score(scores),
         # A short caption that equals its reference has a CIDEr below 10.
         "right": main_score(scores) >= 0.999 or scores.get("caption_exact_match") == 1,
-        "scores": _card_scores(scores),
+        "scores": {} if metric is None else {metric: scores[metric]},
         "parsed": scores.get("parsed", ""),
         "picture": picture,
         "problem": problem,
         "change": change,
         "values": {key: list(values) for key, values in item_values(row).items()},
     }
-
-
-def _card_scores(scores: Mapping[str, float | str]) -> dict[str, float | str]:
-    """The scores on an item's card: those of the first line of which it has any."""
-    lines: dict[int, list[str]] = defaultdict(list)
-    for name, score in known_scores().items():
-        if score.card is not None and name in scores:
-            lines[score.card].append(name)
-    return {name: scores[name] for name in sorted(lines[min(lines)])} if lines else {}
 
 
 def _compared(report: Report, found: Comparison) -> dict[str, Any]:

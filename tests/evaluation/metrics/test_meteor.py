@@ -3,14 +3,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from qvft.errors import DataError, FailedError, MissingToolError, UserError
-from qvft.evaluation.metrics import java
-from qvft.evaluation.metrics.java import _SPICE_FILES, java_command, meteor, spice
+from qvft.evaluation.metrics import meteor as meteor_module
+from qvft.evaluation.metrics.meteor import meteor, meteor_command
 
 # The jar prints doubles in full, so its scores arrive unrounded.
 EXACT = 1e-15
@@ -19,7 +18,7 @@ EXACT = 1e-15
 @pytest.fixture(scope="module")
 def jar() -> None:
     try:
-        java_command("METEOR", ("meteor/meteor-1.5.jar",), do="reinstall it")
+        meteor_command()
     except MissingToolError as error:
         pytest.skip(str(error))
 
@@ -97,7 +96,7 @@ def test_awkward_captions_are_scored_each_in_its_place(jar: None) -> None:
 
 
 def test_a_program_that_hangs_is_ended(jar: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(java, "_most_seconds", lambda items: 0.01)
+    monkeypatch.setattr(meteor_module, "_most_seconds", lambda items: 0.01)
     with pytest.raises(FailedError, match="did not end in time"):
         meteor({"x": ["a dog"]}, {"x": "a dog"})
 
@@ -124,42 +123,3 @@ def test_nothing_to_score_needs_no_java(no_java: None) -> None:
 def test_prediction_for_an_unknown_id_is_an_error() -> None:
     with pytest.raises(DataError, match="'z'"):
         meteor({"x": ["a dog"]}, {"z": "a dog"})
-
-
-@pytest.fixture
-def package_without_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package as it comes: SPICE's jar is there, CoreNLP's are not."""
-    (tmp_path / _SPICE_FILES[0]).parent.mkdir()
-    (tmp_path / _SPICE_FILES[0]).touch()
-    spec = ModuleSpec("pycocoevalcap", None)
-    spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    return tmp_path
-
-
-def test_missing_parser_is_named_with_its_size(package_without_parser: Path) -> None:
-    with pytest.raises(MissingToolError) as caught:
-        spice({"x": ["a dog"]}, {"x": "a dog"})
-    message = str(caught.value)
-    assert "stanford-corenlp-3.6.0-models.jar" in message
-    assert "spice-1.0.jar" not in message
-    assert str(package_without_parser) in message
-    assert "384 MB" in message
-
-
-def test_prediction_for_an_unknown_id_is_an_error_of_spice() -> None:
-    with pytest.raises(DataError, match="'z'"):
-        spice({"x": ["a dog"]}, {"z": "a dog"})
-
-
-def test_a_caption_equal_to_its_reference_scores_one() -> None:
-    try:
-        java_command("SPICE", _SPICE_FILES, do="put them there")
-    except MissingToolError as error:
-        pytest.skip(str(error))
-    texts = {"x": "a brown dog runs on green grass", "y": "two men ride a red bicycle"}
-    references = {key: [text] for key, text in texts.items()}
-    mean, items = spice(references, texts | {"y": "an airplane"})
-    assert items["x"] == 1.0
-    assert mean == sum(items.values()) / 2
