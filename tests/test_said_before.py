@@ -31,7 +31,7 @@ def long_work(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("program", ["bench json", "bench chart", "explain", "faith", "predict"])
+@pytest.mark.parametrize("program", ["bench json", "bench chart", "explain", "predict"])
 def test_an_output_that_cannot_be_written(
     program: str, place: str, recipe_file: Path, tiny_run: Path, shapes: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
@@ -41,7 +41,7 @@ def test_an_output_that_cannot_be_written(
 
     for module, name in (
         (training, "bench_training"), (prediction, "bench_prediction"),
-        (explaining, "explain_image"), (explaining, "measure_faithfulness"),
+        (explaining, "explain_image"),
         (predicting, "predictions"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, long_work)
@@ -51,7 +51,6 @@ def test_an_output_that_cannot_be_written(
         "bench json": lambda: bench([str(recipe_file), "--json", out]),
         "bench chart": lambda: bench([str(recipe_file), "--chart", out]),
         "explain": lambda: explain([str(tiny_run), image, "--out", out]),
-        "faith": lambda: explain([str(tiny_run), "--faithfulness", "--json", out]),
         "predict": lambda: predict([str(tiny_run), image, "--out", out]),
     }[program]()
     assert status == 2
