@@ -80,7 +80,7 @@ def evaluate_each(
     # All checks that need no torch are done.
     from qvft.evaluation import evaluate as evaluation
     from qvft.evaluation.evaluate_against import evaluate_against, evaluation_of_start
-    from qvft.evaluation.retention import retention, retention_tasks
+    from qvft.evaluation.retention import retention
     from qvft.evaluation.task import prepare
 
     # Sources differ in data alone; beside a second model, each is freed after its turn.
@@ -92,7 +92,7 @@ def evaluate_each(
         task = prepare(one, texts=texts)
         folder = choose_folder(task, folder, named=out is not None, overwrite=overwrite)
         if kept is None:
-            kept = retention(retention_tasks(one))
+            kept = retention(one)
         compared = against
         if against is None:
             start = started_from(one)

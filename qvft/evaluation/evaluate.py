@@ -60,11 +60,10 @@ NOTHING: Retained = {}
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Result of an evaluation."""
+    """A report, and the folder that it was written to."""
 
     folder: Path
     report: Report
-    rows: list[PredictionRow]
 
 
 def evaluate(
@@ -149,7 +148,7 @@ def evaluate(
                 **training_facts(task.opened),
             )
             write(partial, task, report, items, scores)
-    return Evaluated(folder, report, items)
+    return Evaluated(folder, report)
 
 
 def evaluate_again(
@@ -181,7 +180,7 @@ def evaluate_again(
     )
     with replacing(stored.folder) as partial:
         write(partial, task, report, items, scores)
-    return Evaluated(stored.folder, report, items)
+    return Evaluated(stored.folder, report)
 
 
 def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
@@ -211,7 +210,7 @@ def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcom
     if blind:
         swapped = blind_images(task.split.samples, seed=recipe.run.seed)
         images = [swapped[sample.id] for sample in images]
-    outcomes = predict_shared(
+    return predict_shared(
         loaded.model,
         loaded.collator,
         task.rows,
@@ -222,7 +221,6 @@ def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcom
         label="blind" if blind else "evaluate",
         scoring=task.scoring(),
     )
-    return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
 def _scored(task: Task, items: Sequence[PredictionRow], outcomes: Sequence[Outcome]) -> Scores:

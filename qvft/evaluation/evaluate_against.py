@@ -66,16 +66,14 @@ def evaluate_against(
 ) -> Evaluated:
     """Evaluates A, or reuses its report, and compares it with B item by item.
 
-    B comes first, so that its errors are reported before A generates anything, and A's earlier
-    report is kept.
+    B comes first, so that its errors are reported before A generates anything.
 
     Args:
-        task: A, from `prepare`.
-        folder: from `choose_folder`: of A's report, which is reused if weights, data, decoding and
-            versions are unchanged.
+        task: A; its report in `folder` is reused if weights, data, decoding and versions are
+            unchanged.
         target: B as the user named it.
-        retention, load: of A, as in `run.evaluate`.
         other: B's model, from `compared_with`; None: `target` is the folder of an evaluation.
+        retention, overwrite, load: of A, as in `evaluate`.
 
     Raises:
         UserError: B cannot be compared, or has other items.

@@ -36,21 +36,17 @@ def retrieval_group(
     batch_size: int,
     workers: int,
 ) -> GroupScores:
-    """Recall of image-to-text and text-to-image retrieval over all rows of captions.
+    """Recall of image-to-text and text-to-image retrieval over all rows of captions, questions
+    ignored: by ITC only, and, if ITM was trained, with each query's `top` candidates re-ranked.
 
     Distributed: each process encodes and scores its share, and all have the results.
 
-    By ITC only, and, if ITM was trained, with each query's `top` candidates re-ranked by ITM.
-
-    Memory: of an image its vectors are kept (Q x E in float32, 32 KB for ViT-g's 32 queries of
-    256), never its ViT features (1.4 MB): for matching, each image is decoded and encoded once
-    more when the pairs that it is a candidate in are scored. That is one ViT pass per image beside
-    `top` Q-Former passes and more. Features of `batch_size` images are held at once, and those of
-    `PAIRS_AT_ONCE` pairs. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1
-    GB for COCO's 5,000 test images and their 25,000 captions.
+    Memory: of an image its vectors are kept (Q x E float32, 32 KB for ViT-g's 32 queries of 256),
+    not its ViT features (1.4 MB): for matching, each image is encoded once more with the pairs that
+    it is a candidate in. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1 GB
+    for COCO's 5,000 test images and their 25,000 captions.
 
     Args:
-        rows: rows of the evaluation; questions are ignored.
         batch_size: images, and texts, encoded together.
 
     Raises:

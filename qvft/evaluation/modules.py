@@ -33,7 +33,7 @@ class Module:
 
     Attributes:
         compute: figures from `predictions`, `references`, and inputs of its own.
-        inputs: types of `predictions` and `references`, as `datasets` names them.
+        inputs: types of `predictions` and `references`.
     """
 
     compute: Callable[..., Figures]
