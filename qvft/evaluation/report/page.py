@@ -79,8 +79,9 @@ def _page(
     environment.filters["signed"] = signed
     environment.globals["extra_means"] = extra_means
     changed = {item.id: item for item in report.against.changed} if report.against else {}
-    moves = {i: changed[row.id].change for i, row in enumerate(rows) if row.id in changed}
-    shown = choose_items(rows, per_item, grid, moves)
+    shown = choose_items(
+        rows, per_item, grid, {i for i, row in enumerate(rows) if row.id in changed}
+    )
     page = environment.get_template("report.html.j2").render(
         report=report,
         headlines=_headlines(report),

@@ -78,26 +78,6 @@ def difference_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def retention_table(report: Mapping[str, Any]) -> Table:
-    """What the run forgot: per data set of `eval.retention`, the run beside its base."""
-    table = Table(
-        title="other data than the domain's (eval.retention)",
-        title_justify="left",
-        caption="Difference: run minus base. Interval: 95 %, paired, whole images drawn.",
-        caption_justify="left",
-    )
-    table.add_column("data")
-    table.add_column("metric")
-    for name in ("run", "base", "difference", "95 % interval"):
-        table.add_column(name, justify="right")
-    for name, found in report["retention"].items():
-        for metric in headline(found["metrics"]):
-            one, unit = found["metrics"][metric], found["units"].get(metric, "")
-            values = figure(one["a"], unit), figure(one["b"], unit), signed(one["difference"], unit)
-            table.add_row(name, metric, *values, signed_ends(one["interval"], unit))
-    return table
-
-
 def column_names(a: str, b: str) -> tuple[str, str]:
     """Two evaluations' names, as short as they can be told apart."""
     short = _short(a), _short(b)
