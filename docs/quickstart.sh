@@ -19,10 +19,7 @@ rm -rf "$tuned" "$merged"
 run python tools/digits.py data/digits
 run python -m qvft.eval qvft/tiny-blip2 --recipe "$recipe"
 run python -m qvft.train "$recipe"
-run python -m qvft.eval "$tuned"
 run python -m qvft.merge "$tuned" "$merged"
-run python -m qvft.eval "$merged" --recipe "$recipe"
 run python -m qvft.predict "$merged" data/digits/images/000[0-3].png --question 'Which digit is written?'
-printf '\n'
-run python -m qvft.evaluation.summary "base=$tuned/eval-base" "tuned=$tuned/eval" "merged=$merged/eval"
+run python -m qvft.eval "$tuned"
 printf '\nreport: %s\nmerged model: %s\n' "$tuned/eval/digits-test/report.html" "$merged"

@@ -66,7 +66,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         )
     if not is_main_process():
         return
-    from qvft.evaluation.report.table import difference_table, retention_table, score_table
+    from qvft.evaluation.report.table import difference_table, score_table
 
     for result in results:
         report = result.report.to_json()
@@ -75,8 +75,6 @@ def _evaluate(given: argparse.Namespace) -> None:
             stdout.print(sentence, highlight=False)
         if report["against"] is not None:
             stdout.print(difference_table(report))
-        if report["retention"]:
-            stdout.print(retention_table(report))
         for warning in report["warnings"]:
             stdout.print(f"warning  {warning}")
         stdout.print(f"report: {result.folder / 'report.html'}")

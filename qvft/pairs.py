@@ -2,8 +2,8 @@
 
 Several texts per image or question are drawn from MODEL (a run, a merged folder or a hub id) and
 scored against the references; the best and the worst make a pair. The data is the run's training
-data, or --data. With --predictions F the texts come from a file in place of MODEL. Every field of
-transformers.GenerationConfig is an option: --top_p 0.9.
+data, or --data. Every field of transformers.GenerationConfig is an option: --top_p 0.9. With
+--predictions F the texts of a file are scored, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
@@ -21,8 +21,8 @@ from qvft.recipe.command_line import add_data_options, values_by_key
 from qvft.terminal import program
 
 if TYPE_CHECKING:
-    from qvft.data.rows import Row
     from qvft.evaluation.pairs.best_and_worst import Chosen
+    from qvft.recipe.source import Source
     from qvft.setup.resolve_model import ResolvedModel
 
 
@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "model", type=expanded, nargs="?", help="run folder, model folder or hub id"
-    )
+    parser.add_argument("model", type=expanded, help="run folder, model folder or hub id")
     parser.add_argument(
         "--out", type=given_path, required=True, metavar="F.jsonl", help="new file of pairs"
     )
@@ -86,19 +84,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_pairs(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Data, texts, scores, pairs, JSONL, and a few lines of summary."""
+    from qvft.checking.before_torch import require_models
     from qvft.evaluation.pairs.best_and_worst import best_and_worst, require_pairs
-    from qvft.evaluation.pairs.rows import samples_with
+    from qvft.evaluation.pairs.prediction_texts import texts_of_file
+    from qvft.evaluation.pairs.rows import rows_for, samples_with
+    from qvft.evaluation.pairs.text_scores import scorable
     from qvft.files import require_new
+    from qvft.setup.resolve_model import resolve_model
 
     check_options(given, further)
     require_new(given.out)
-    opened = opened_model(given)
-    rows = data_rows(given, opened)
-    if given.predictions is None:
-        assert opened is not None and rows is not None, "checked with the options"
-        rows, texts = drawn_texts(given, further, opened, rows)
+    opened = resolve_model(given.model)
+    require_models(opened.recipe)
+    some = {"limit": given.limit, "texts": given.texts}
+    changes = {key: value for key, value in some.items() if value is not None}
+    rows = rows_for(opened, data_source(given, changes), changes)
+    texts: Sequence[Sequence[str]]
+    if given.predictions is not None:
+        by_id = texts_of_file(given.predictions, rows)
+        rows = [row for row in rows if row.id in by_id]
+        rows = scorable(rows, given.metric, against_reference=given.against_reference)
+        texts = [by_id[row.id] for row in rows]
     else:
-        rows, texts = read_texts(given, rows)
+        rows = scorable(rows, given.metric, against_reference=given.against_reference)
+        # All checks that need no torch are done.
+        from qvft.evaluation.pairs.sampling import sampled_texts
+        from qvft.inference.predictions import field_options
+
+        texts = sampled_texts(
+            opened,
+            rows,
+            count=given.samples,
+            seed=opened.recipe.run.seed if given.seed is None else given.seed,
+            fields={"temperature": given.temperature, **field_options(further)},
+            batch_size=given.batch_size,
+            workers=given.workers,
+        )
     chosen = best_and_worst(rows, texts, given.metric, against_reference=given.against_reference)
     require_pairs(chosen, given.metric)
 
@@ -108,74 +129,20 @@ def make_pairs(given: argparse.Namespace, further: Sequence[str]) -> None:
     report(given, chosen, opened, rows=len(rows))
 
 
-def opened_model(given: argparse.Namespace) -> ResolvedModel | None:
-    """The model, its weights not loaded."""
-    if given.model is None:
+def data_source(given: argparse.Namespace, changes: Mapping[str, Any]) -> Source | None:
+    """The data of --data; None without it."""
+    from qvft.evaluation.pairs.rows import source_of
+
+    if given.data is None:
         return None
-    from qvft.checking.before_torch import require_models
-    from qvft.setup.resolve_model import resolve_model
-
-    opened = resolve_model(given.model)
-    require_models(opened.recipe)
-    return opened
-
-
-def data_rows(given: argparse.Namespace, opened: ResolvedModel | None) -> list[Row] | None:
-    """The rows of the data, None without data."""
-    from qvft.evaluation.pairs.rows import rows_for, rows_of, source_of
-
-    source = None
-    some = {"limit": given.limit, "texts": given.texts}
-    changes = {key: value for key, value in some.items() if value is not None}
-    if given.data is not None:
-        keys = {"split": given.split, "images": given.images, **changes}
-        keys["columns"] = values_by_key(given.columns, "--columns")
-        keys["class_texts"] = values_by_key(given.class_texts, "--class-texts")
-        keys["allow_paths_outside_root"] = given.allow_paths_outside_root
-        source = source_of({"format": given.format or "jsonl", "path": given.data, **keys})
-    if opened is not None:
-        return rows_for(opened, source, changes)
-    return None if source is None else rows_of(source)
+    keys = {"split": given.split, "images": given.images, **changes}
+    keys["columns"] = values_by_key(given.columns, "--columns")
+    keys["class_texts"] = values_by_key(given.class_texts, "--class-texts")
+    keys["allow_paths_outside_root"] = given.allow_paths_outside_root
+    return source_of({"format": given.format or "jsonl", "path": given.data, **keys})
 
 
-def drawn_texts(
-    given: argparse.Namespace, further: Sequence[str], opened: ResolvedModel, rows: list[Row]
-) -> tuple[list[Row], list[tuple[str, ...]]]:
-    """The rows that the metric scores, with texts drawn from the model."""
-    from qvft.evaluation.pairs.text_scores import scorable
-
-    rows = scorable(rows, given.metric, against_reference=given.against_reference)
-    # All checks that need no torch are done.
-    from qvft.evaluation.pairs.sampling import sampled_texts
-    from qvft.inference.predict_to_file import field_options
-
-    return rows, sampled_texts(
-        opened,
-        rows,
-        count=given.samples,
-        seed=opened.recipe.run.seed if given.seed is None else given.seed,
-        fields={"temperature": given.temperature, **field_options(further)},
-        batch_size=given.batch_size,
-        workers=given.workers,
-    )
-
-
-def read_texts(
-    given: argparse.Namespace, rows: list[Row] | None
-) -> tuple[list[Row], list[tuple[str, ...]]]:
-    """The rows that the metric scores, with their texts of the predictions file."""
-    from qvft.evaluation.pairs.prediction_texts import texts_of_file
-    from qvft.evaluation.pairs.text_scores import scorable
-
-    rows, texts = texts_of_file(given.predictions, rows)
-    by_id = {row.id: own for row, own in zip(rows, texts, strict=True)}
-    rows = scorable(rows, given.metric, against_reference=given.against_reference)
-    return rows, [by_id[row.id] for row in rows]
-
-
-def report(
-    given: argparse.Namespace, chosen: Chosen, opened: ResolvedModel | None, *, rows: int
-) -> None:
+def report(given: argparse.Namespace, chosen: Chosen, opened: ResolvedModel, *, rows: int) -> None:
     """Prints what was made, and the next command."""
     from statistics import mean
 
@@ -213,8 +180,6 @@ def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
     require_least(given, samples=2, batch_size=1, workers=0, limit=1)
     if not 0 < given.temperature < math.inf:
         refuse("--temperature", f"{given.temperature}", expected="above 0")
-    if given.model is None and given.predictions is None:
-        refuse("MODEL", "is missing", do="name a run, a folder or a hub id, or --predictions F")
     if given.data is None:
         for option in ("format", "split", "images", "columns", "class-texts", "allow-outside"):
             name = "allow_paths_outside_root" if option == "allow-outside" else option

@@ -12,20 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, shown, stderr
 from qvft.terminal import program
 
-if TYPE_CHECKING:
-    from qvft.inference.prediction_file import Written
-
 PROMPT = "a photo of a {}"
-OF_GENERATION = ("scores", "seed", "generation_config")
+OF_GENERATION = ("scores", "seed")
 OF_TEXTS = (
     "question", "prompt", "preprocessing", "candidates", "abstain_below", *OF_GENERATION,
 )  # fmt: skip
@@ -83,12 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="go on where --out was stopped")
     parser.add_argument(
-        "--generation-config",
-        type=given_path,
-        metavar="F",
-        help="a generation_config.json; options win",
-    )
-    parser.add_argument(
         "--preprocessing",
         choices=("checkpoint", "plain"),
         help="images as the checkpoint's processor makes them, or stretched to its size with "
@@ -130,41 +120,37 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         refuse_beside("--candidates", OF_GENERATION, given, further)
 
     # All checks that need no torch are done.
-    asked: Any  # classes, or fields of `generate`
-    lines_of: Callable[..., Iterator[str]]
-    write: Callable[..., Written]
-    pace: dict[str, Any] = {"batch_size": given.batch_size, "workers": given.workers}
-    if given.classes is not None:
-        from qvft.evaluation.zero_shot import Classes, class_lines, classify_to_file
+    from qvft.inference.prediction_file import write_predictions
 
-        asked = Classes(read_names(given.classes), tuple((given.prompts or PROMPT).split("|")))
-        lines_of, write = class_lines, classify_to_file
+    pace = {"batch_size": given.batch_size, "workers": given.workers}
+    if given.classes is not None:
+        from qvft.evaluation.zero_shot import Classes, classifications
+
+        prompts = tuple((given.prompts or PROMPT).split("|"))
+        found = classifications(opened, rows, Classes(read_names(given.classes), prompts), **pace)
     else:
-        from qvft.inference.generation_config import read_fields
         from qvft.inference.log_probs import Scoring
-        from qvft.inference.predict_to_file import field_options, predict_lines, predict_to_file
+        from qvft.inference.predictions import field_options, predictions
 
         generate = given.candidates is None
-        pace["scoring"] = Scoring(
+        scoring = Scoring(
             log_probs=generate and (given.scores or given.abstain_below is not None),
             rank_by=None if generate else given.rank_by or "sum",
             generate=generate,
             abstain_below=given.abstain_below,
         )
-        pace["seed"] = given.seed
-        asked = read_fields(given.generation_config) if given.generation_config else {}
-        asked |= field_options(further)
-        lines_of, write = predict_lines, predict_to_file
+        fields = field_options(further)
+        found = predictions(opened, rows, fields, seed=given.seed, scoring=scoring, **pace)
     if given.out is None:
         failed = 0
-        for line in lines_of(opened, rows, asked, **pace):
+        for line in found.lines():
             print(shown(line), flush=True)
             failed += "error" in json.loads(line)
         if failed:
             stderr.print(f"{failed} of {len(rows)} rows with an error instead of a text")
         return
     with beside(given.out):
-        done = write(opened, rows, asked, given.out, resume=given.resume, **pace)
+        done = write_predictions(given.out, found, resume=given.resume)
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if task == "caption":
             options.add_argument(
-                "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR", "SPICE"),
-                help="these too, by the official Java programs",
+                "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR",),
+                help="METEOR too, by the official Java program",
             )  # fmt: skip
         if task == "predictions":
             options.add_argument(
@@ -85,7 +85,7 @@ def score(given: argparse.Namespace) -> None:
     elif given.task == "caption":
         from qvft.evaluation.official.captions import score_caption_files
 
-        scored = score_caption_files(**files, also=given.metrics)
+        scored = score_caption_files(**files, with_meteor=bool(given.metrics))
     else:
         from qvft.evaluation.official.vqa import score_vqa_files
 

@@ -23,7 +23,7 @@ from typing import Any
 IMPORTED = (
     "torch.distributed.fsdp", "transformers.trainer", "peft", "accelerate", "bitsandbytes",
     "qvft.training.phases", "qvft.training.prepare_training", "qvft.weights.merge",
-    "qvft.inference.predict", "qvft.evaluation.run", "qvft.evaluation.report.page",
+    "qvft.inference.predict", "qvft.evaluation.evaluate", "qvft.evaluation.report.page",
 )  # fmt: skip
 """Never a program: it would be in sys.modules before it runs as __main__."""
 LIMIT_S = 900

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qvft.eval import main
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 from qvft.recipe.load import load_recipe
 
 PLAIN = ["eval.blind=false", "data.num_workers=0"]
@@ -181,7 +181,7 @@ def test_a_report_may_be_compared_with_the_one_it_replaces(a: Path) -> None:
         (["data.max_text_tokens=64"], "decode.max_text_tokens"),
         (["model.attn_implementation=eager"], "model.attention"),
         (["data.eval.limit=4"], "data.images"),
-        (["eval.metrics=[captions]"], "other metrics"),
+        (["eval.metrics=[captions]"], "metrics: "),
         (["eval.blind=true"], "other baselines"),
     ],
 )

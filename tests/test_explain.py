@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,38 +66,13 @@ def test_a_question_that_is_cut_is_counted_by_explaining_and_predicting(
         assert "it does not see the beginning of 1 of 1 prompts" in said
 
 
-def test_faithfulness_is_measured_on_a_runs_own_data(drawn_run: Path, tmp_path: Path, capsys):
-    out = tmp_path / "found.json"
-    assert main([str(drawn_run), "--faithfulness", "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["images"] == 2 and (found["masked_patches"], found["patches"]) == (4, 16)
-    assert found["difference"] == pytest.approx(found["brightest"] - found["random"])
-    assert found["verdict"] in capsys.readouterr().out
-
-
-def test_the_limit_counts_images(tiny_folder: Path, recipe_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "found.json"
-    given = [str(tiny_folder), "--faithfulness", "--recipe", str(recipe_file), "--limit", "1"]
-    assert main([*given, "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["images"] == 1 and found["interval"] is None
-    assert found["verdict"].startswith("Too few")
-
-
 @pytest.mark.parametrize(
     "given",
     [
-        ["MODEL"],
-        ["MODEL", "IMAGE"],
         ["MODEL", "IMAGE", "--out", "figure.txt"],
         ["MODEL", "absent.png", "--out", "figure.png"],
         ["absent", "IMAGE", "--out", "figure.png"],
         ["MODEL", "FOLDER", "--out", "figure.png"],
-        ["MODEL", "IMAGE", "--faithfulness"],
-        ["MODEL", "IMAGE", "--out", "figure.png", "--limit", "2"],
-        ["MODEL", "--faithfulness", "--out", "figure.png"],
-        ["MODEL", "--faithfulness", "--limit", "0"],
-        ["MODEL", "IMAGE", "--out", "figure.png", "--recipe", "recipe.yaml"],
     ],
     ids=" ".join,
 )
@@ -123,7 +97,7 @@ def test_a_broken_image_is_told(drawn_run: Path, tmp_path: Path, capsys) -> None
 def test_a_model_that_says_nothing_fails(
     drawn_run: Path, shapes: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr("qvft.evaluation.explanation.explain._generated", lambda *given: [""])
+    monkeypatch.setattr("qvft.evaluation.explanation.explain.generated_texts", lambda *given: [""])
     out = tmp_path / "figure.png"
     assert main([str(drawn_run), str(shapes / "test0.png"), "--out", str(out)]) == 1
     assert "no word to explain" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +32,12 @@ from qvft.data.predict_inputs import resolve_inputs
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.explanation.chart import explanation_figure, method_text
 from qvft.evaluation.explanation.explain import seen_image
-from qvft.evaluation.explanation.faithfulness import faithfulness
 from qvft.evaluation.explanation.maps import explain_texts, target_batch
 from qvft.explain import main
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.processing import processor_from_components
 from qvft.setup.resolve_model import load_resolved, resolve_model
+from tools.faithfulness import faithfulness
 
 TOWER = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -146,14 +145,6 @@ def test_a_model_folder_is_explained(folder: Path, shapes: Path, tmp_path: Path)
     out = tmp_path / "figure.svg"
     assert main([str(folder), str(shapes / "test0.png"), "--out", str(out)]) == 0
     assert "<svg" in out.read_text()
-
-
-def test_faithfulness_is_measured_on_a_runs_own_data(run: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "found.json"
-    assert main([str(run), "--faithfulness", "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["images"] == 2 and (found["masked_patches"], found["patches"]) == (4, 16)
-    assert found["brightest"] != 0 and found["verdict"] in capsys.readouterr().out
 
 
 def test_a_words_map_is_what_the_place_before_it_reads_times_where_that_looks(run: Path) -> None:

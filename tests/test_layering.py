@@ -64,19 +64,9 @@ HOMES = {
         "data/formats/hf_images.py",
         "data/formats/hf_stream.py",
         "data/write_trl.py",
-        "evaluation/modules/features.py",
+        "evaluation/modules.py",
     },
-    "evaluate": {
-        f"evaluation/modules/{name}.py"
-        for name in (
-            "captions",
-            "vqa_accuracy",
-            "medical_vqa",
-            "llava_med",
-            "multimedeval",
-            "retrieval",
-        )
-    },
+    "evaluate": {"evaluation/modules.py"},
     "pyarrow": {"data/formats/csv_rows.py", "data/write_trl.py", "inference/vector_file.py"},
     "openpyxl": {"data/formats/csv_rows.py"},
     "pillow_heif": {"data/images/opening.py"},

@@ -15,7 +15,7 @@ import qvft.inference.predict as predicting
 from qvft.errors import RecipeError
 from qvft.inference import generation_trial as trial
 from qvft.inference.encoding import encode_images
-from qvft.inference.predict_to_file import field_options
+from qvft.inference.predictions import field_options
 from qvft.predict import main
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -197,26 +197,6 @@ def test_sampling_is_the_same_every_time(ask: Ask, images: Path) -> None:
     first = ask(images, *sampled)
     assert ask(images, *sampled) == first
     assert first != ask(images, "--max_new_tokens", "12")
-
-
-def test_a_generation_config_file_is_read_and_options_win(
-    ask: Ask, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Mapping[str, Any]] = []
-
-    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list:
-        seen.append(generation)
-        return [("said",)] * len(batch)
-
-    monkeypatch.setattr(trial, "_try", lambda *_: None)  # it generates too
-    monkeypatch.setattr(predicting, "generate_texts", remember)
-    file = images / "generation_config.json"
-    content = {"do_sample": True, "top_p": 0.7, "temperature": 0.9, "eos_token_id": 7}
-    file.write_text(json.dumps({**content, "top_k": None, "_from_model_config": True}))
-    for path in (file, images):
-        ask(images / "test0.png", "--generation-config", path, "--temperature", "0.5")
-    fields = {"do_sample": True, "top_p": 0.7, "temperature": 0.5}
-    assert seen == [{"max_new_tokens": 4, "num_beams": 1, **fields}] * 2
 
 
 def test_stop_strings_end_a_text(ask: Ask, images: Path) -> None:
@@ -452,7 +432,7 @@ def test_an_input_is_no_output(tiny_run: Path, images: Path, capsys) -> None:
 def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_loaded(
     tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvft.inference.predict_to_file.VisionLanguageModel", None)
+    monkeypatch.setattr("qvft.inference.predictions.VisionLanguageModel", None)
     out = images / "test0.png" / "rows.jsonl"
     assert "cannot be written" in refused(capsys, tiny_run, images, "--out", out)
 

@@ -13,7 +13,7 @@ from qvft.bench import main as bench
 from qvft.check import main as check
 from qvft.convert import main as convert
 from qvft.eval import main as evaluate
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 from qvft.evaluation.explanation import explain as explaining
 from qvft.explain import main as explain
 from qvft.export import main as export
@@ -31,18 +31,18 @@ def long_work(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("program", ["bench json", "bench chart", "explain", "faith", "predict"])
+@pytest.mark.parametrize("program", ["bench json", "bench chart", "explain", "predict"])
 def test_an_output_that_cannot_be_written(
     program: str, place: str, recipe_file: Path, tiny_run: Path, shapes: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from qvft.benchmark import prediction, training
-    from qvft.inference import predict_to_file as predicting
+    from qvft.inference import predictions as predicting
 
     for module, name in (
         (training, "bench_training"), (prediction, "bench_prediction"),
-        (explaining, "explain_image"), (explaining, "measure_faithfulness"),
-        (predicting, "predict_to_file"),
+        (explaining, "explain_image"),
+        (predicting, "predictions"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, long_work)
     (tmp_path / "file").write_text("")
@@ -51,7 +51,6 @@ def test_an_output_that_cannot_be_written(
         "bench json": lambda: bench([str(recipe_file), "--json", out]),
         "bench chart": lambda: bench([str(recipe_file), "--chart", out]),
         "explain": lambda: explain([str(tiny_run), image, "--out", out]),
-        "faith": lambda: explain([str(tiny_run), "--faithfulness", "--json", out]),
         "predict": lambda: predict([str(tiny_run), image, "--out", out]),
     }[program]()
     assert status == 2

@@ -251,18 +251,14 @@ def test_a_metric_whose_program_is_absent_is_said_before_anything_is_read(
     assert "pip install" in message or "install a Java runtime" in message
 
 
-def test_a_further_metric_stands_beside_the_others(
+def test_meteor_stands_beside_the_others(
     captions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qvft.evaluation.metrics import java
     from qvft.evaluation.official import captions as official
 
-    def score(references: Any, predictions: Any) -> tuple[float, dict[str, float]]:
-        return 0.25, {"1": 0.5, "2": float("nan")}
-
-    fake = java.JavaMetric(score, "SPICE/none", lambda: None)
-    monkeypatch.setitem(official.BY_JAVA, "SPICE", fake)
-    found = scores(tmp_path / "out.json", *captions, "--metrics", "SPICE")
-    assert found["metrics"]["SPICE"] == 0.25
-    assert [found["per_item"][image]["SPICE"] for image in ("1", "2")] == [0.5, None]
-    assert "SPICE/none" in found["definition"]
+    monkeypatch.setattr(official, "meteor_command", lambda: [])
+    monkeypatch.setattr(official, "meteor", lambda *_: (0.25, {"1": 0.5, "2": 0.0}))
+    found = scores(tmp_path / "out.json", *captions, "--metrics", "METEOR")
+    assert found["metrics"]["METEOR"] == 0.25
+    assert [found["per_item"][image]["METEOR"] for image in ("1", "2")] == [0.5, 0.0]
+    assert "METEOR/1.5" in found["definition"]

@@ -14,7 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from qvft.evaluation.metrics.cider_of_corpus import CorpusCider
+from qvft.evaluation.metrics.cider import CorpusCider
 from qvft.evaluation.rewards import STOP
 
 sys.path.append(str(Path(__file__).resolve().parent))

@@ -3,7 +3,7 @@ worth anything after training?
 
 Trains a small QVision on drawn scenes. To save time, encoder and decoder are the bundled model's:
 its ViT without the class token, as a SigLIP, and its OPT. The Q-Former is fresh, and everything is
-trained. The run is FOLDER/run, for `qvft.explain --faithfulness` and tools.tiny_blip2.pointing. At
+trained. The run is FOLDER/run, for `tools.faithfulness` and tools.tiny_blip2.pointing. At
 the end the study prints how alike the visual tokens are, and how much the maps of a caption's words
 differ.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qvft.evaluation.run import Evaluated
+    from qvft.evaluation.evaluate import Evaluated
 
 
 def evaluate(target: str, **settings: Any) -> Evaluated:
@@ -41,7 +41,7 @@ def evaluate_each(
     from qvft.errors import RecipeError
     from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
     from qvft.evaluation.compared_model import compared_with, started_from
-    from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
+    from qvft.evaluation.output_folder import choose_folder, output_folder, require_replaceable
     from qvft.setup.data import listed
     from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
     from qvft.setup.source_names import require_names, source_name
@@ -78,9 +78,9 @@ def evaluate_each(
         checked.append((one, other, texts, folder))
 
     # All checks that need no torch are done.
-    from qvft.evaluation import run
-    from qvft.evaluation.compare_runs import evaluate_against, evaluation_of_start
-    from qvft.evaluation.retention import retention, retention_tasks
+    from qvft.evaluation import evaluate as evaluation
+    from qvft.evaluation.evaluate_against import evaluate_against, evaluation_of_start
+    from qvft.evaluation.retention import retention
     from qvft.evaluation.task import prepare
 
     # Sources differ in data alone; beside a second model, each is freed after its turn.
@@ -90,15 +90,17 @@ def evaluate_each(
     kept = None  # what was forgotten does not depend on the source
     for one, other, texts, folder in checked:
         task = prepare(one, texts=texts)
-        folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
+        folder = choose_folder(task, folder, named=out is not None, overwrite=overwrite)
         if kept is None:
-            kept = retention(retention_tasks(one))
+            kept = retention(one)
         compared = against
         if against is None:
             start = started_from(one)
             compared = None if start is None else evaluation_of_start(task, start)
         if compared is None:
-            found = run.evaluate(task, folder, retention=kept, overwrite=overwrite, load=load)
+            found = evaluation.evaluate(
+                task, folder, retention=kept, overwrite=overwrite, load=load
+            )
         else:
             found = evaluate_against(
                 task, folder, compared, other, retention=kept, overwrite=overwrite, load=load

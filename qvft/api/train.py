@@ -64,7 +64,7 @@ def train(
     from qvft.adapters.freeze import component_table
     from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
-    from qvft.evaluation.text_scores import text_scores
+    from qvft.evaluation.scoring import text_scores
     from qvft.setup.mixing import share_text
     from qvft.training.phases import run_phases
     from qvft.training.prepare_training import prepare_training

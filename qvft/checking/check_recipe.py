@@ -15,13 +15,10 @@ from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
 from qvft.data.collate import Collator
 from qvft.errors import CheckpointError
-from qvft.evaluation.available_metrics import (
-    prediction_rows,
-    require_fitting_metrics,
-    require_installed_metrics,
-)
+from qvft.evaluation.available_metrics import require_fitting_metrics, require_installed_metrics
 from qvft.evaluation.rewards import reward_functions
-from qvft.evaluation.text_scores import text_scores
+from qvft.evaluation.rows import prediction_rows
+from qvft.evaluation.scoring import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts

@@ -1,4 +1,4 @@
-"""Which metrics are available for an evaluation. Does not import torch."""
+"""Checks `eval.metrics`: known, installed, and fit for data and model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,42 @@ from collections.abc import Sequence
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.evaluation.embedding_metrics import RETRIEVAL
+from qvft.evaluation.metric import Metric
 from qvft.evaluation.metric_table import find_metric, misfit
-from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.rows import PredictionRow, prediction_rows
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.resolve_model import ResolvedModel
 
-_NOT_IN_TABLE = ("auto", RETRIEVAL)
+
+def require_known_metrics(names: Sequence[str]) -> list[Metric]:
+    """The metrics of these names, without `auto` and `retrieval`.
+
+    Raises:
+        RecipeError: an unknown metric.
+    """
+    return [find_metric(name) for name in names if name not in ("auto", RETRIEVAL)]
+
+
+def require_installed_metrics(names: Sequence[str]) -> None:
+    """Raises RecipeError for an unknown metric, MissingToolError if one's program is missing."""
+    for metric in require_known_metrics(names):
+        if metric.require_installed is not None:
+            metric.require_installed()
+
+
+def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]) -> None:
+    """Raises RecipeError if a metric cannot score the data, with the first such item."""
+    for metric in require_known_metrics(names):
+        problem = misfit(asked, metric)
+        if problem is not None:
+            raise RecipeError(
+                problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
+            )
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
-    """Checks that data and model support the metrics in `eval.metrics`."""
-    names = opened.recipe.eval.metrics
-    require_installed_metrics(names)
-    require_fitting_metrics(names, prediction_rows(rows))
+    """Raises RecipeError if data or model do not fit the metrics in `eval.metrics`."""
+    require_fitting_metrics(opened.recipe.eval.metrics, prediction_rows(rows))
     wants_retrieval(opened, rows)
 
 
@@ -29,71 +52,16 @@ def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
     Raises:
         RecipeError: it is requested, and one of these is missing.
     """
-    named = RETRIEVAL in opened.recipe.eval.metrics
-    if not named and "auto" not in opened.recipe.eval.metrics:
+    names = opened.recipe.eval.metrics
+    if RETRIEVAL not in names and "auto" not in names:
         return False
-    possible = retrieves(opened)
-    if named and not possible:
+    has_heads, has_captions = retrieves(opened), any(row.kind == "caption" for row in rows)
+    if RETRIEVAL in names and not has_heads:
         raise RecipeError(
             f'"{RETRIEVAL}" of a model without contrast heads',
             where="eval.metrics",
             expected="a run with itc among its objectives",
         )
-    captioned = any(row.kind == "caption" for row in rows)
-    if named and not captioned:
+    if RETRIEVAL in names and not has_captions:
         raise RecipeError(f'"{RETRIEVAL}" without captions', where="eval.metrics")
-    return possible and captioned
-
-
-def prediction_rows(rows: Sequence[Row], texts: Sequence[str] | None = None) -> list[PredictionRow]:
-    """Rows with their predictions, which are empty unless given."""
-    return [
-        PredictionRow(
-            row.id,
-            row.sample.image.name,
-            row.kind,
-            row.question,
-            text,
-            row.references,
-            row.meta,
-        )
-        for row, text in zip(rows, texts or [""] * len(rows), strict=True)
-    ]
-
-
-def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]) -> None:
-    """Checks that the data fits each group of metrics.
-
-    Raises:
-        RecipeError: it does not; the message names the group and an item that it cannot score.
-    """
-    for name in names:
-        problem = misfit(asked, name) if name not in _NOT_IN_TABLE else None
-        if problem is not None:
-            raise RecipeError(
-                problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
-            )
-
-
-def require_known_metrics(names: Sequence[str]) -> None:
-    """Checks the names in `eval.metrics`.
-
-    Raises:
-        RecipeError: an unknown metric.
-    """
-    for name in names:
-        if name not in _NOT_IN_TABLE:
-            find_metric(name)
-
-
-def require_installed_metrics(names: Sequence[str]) -> None:
-    """Checks the names in `eval.metrics`, and that programs needed by some are installed.
-
-    Raises:
-        RecipeError: an unknown metric.
-        MissingToolError: one is not installed.
-    """
-    for name in names:
-        require = None if name in _NOT_IN_TABLE else find_metric(name).require_installed
-        if require is not None:
-            require()
+    return has_heads and has_captions

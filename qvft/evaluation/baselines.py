@@ -10,7 +10,7 @@ import torch
 from qvft.data.rows import Row
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError, UserError
-from qvft.evaluation.answers import normalise_answer
+from qvft.evaluation.metrics.answers import normalise_answer
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_texts

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from qvft.evaluation.metric_table import known_scores
-from qvft.evaluation.metrics.exact import exact_match
+from qvft.evaluation.metrics.answers import exact_match
+from qvft.evaluation.metrics.unicode_letters import composed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import bootstrap_mean
-from qvft.evaluation.unicode_letters import composed
 
 MOST_VALUES = 30
 MOST_QUESTIONS = 20
@@ -30,23 +30,19 @@ def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
     """
     values = [item_values(row) for row in rows]
     matches = [exact_match(row.prediction, row.references) for row in rows]
+    keys = [*sorted({key for own in values for key in own} - {"kind", "question"}), "question"]
     found: Breakdowns = {}
-    for key in dict.fromkeys(["kind", *sorted({k for v in values for k in v} - {"question"})]):
+    for key in ("kind", *keys):
         kinds = {row.kind for row, own in zip(rows, values, strict=True) if key in own}
-        found[key] = _grouped(
-            rows,
-            [
-                own.get(key, ("(none)",)) if row.kind in kinds else ()
-                for row, own in zip(rows, values, strict=True)
-            ],
-            per_item,
-            matches,
-            most=MOST_VALUES,
-        )
-    found["question"] = _grouped(
-        rows, [own.get("question", ()) for own in values], per_item, matches, most=MOST_QUESTIONS
-    )
-    return {key: entries for key, entries in found.items() if entries}
+        kinds = kinds if key != "question" else set()  # a caption without one lacks nothing
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, (row, own) in enumerate(zip(rows, values, strict=True)):
+            for value in own.get(key, ("(none)",) if row.kind in kinds else ()):
+                members[value].append(index)
+        if 1 < len(members) <= (MOST_QUESTIONS if key == "question" else MOST_VALUES):
+            ordered = sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+            found[key] = [_entry(rows, per_item, matches, *pair) for pair in ordered]
+    return found
 
 
 def item_values(row: PredictionRow) -> dict[str, tuple[str, ...]]:
@@ -70,25 +66,6 @@ def item_values(row: PredictionRow) -> dict[str, tuple[str, ...]]:
     if row.question is not None:
         values["question"] = (row.question,)
     return values
-
-
-def _grouped(
-    rows: Sequence[PredictionRow],
-    values: Sequence[tuple[str, ...]],
-    per_item: PerItem,
-    matches: Sequence[float],
-    *,
-    most: int,
-) -> list[Entry]:
-    """Entries of a key, empty unless it has 2 to `most` values."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, own in enumerate(values):
-        for value in own:
-            members[value].append(index)
-    if not 1 < len(members) <= most:
-        return []
-    ordered = sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    return [_entry(rows, per_item, matches, value, indices) for value, indices in ordered]
 
 
 def _entry(

@@ -48,22 +48,23 @@ class Calibration(Part):
 def calibrations(rows: Sequence[PredictionRow], scores: Scores) -> dict[str, Calibration]:
     """Calibration of `generated` answers, right by their most telling metric, and of ranked
     `candidates`, where they have probabilities."""
+    items = zip(rows, scores.per_item, strict=True)
+    asked = [(row.image, values) for row, values in items if row.kind == "question"]
     found = {}
-    for name, key in (("generated", PROBABILITY), ("candidates", CANDIDATE_PROBABILITY)):
-        chosen = [
-            (row.image, values)
-            for row, values in zip(rows, scores.per_item, strict=True)
-            if key in values and row.kind == "question"
-        ]
-        if chosen:
-            images, own = zip(*chosen, strict=True)
-            generated = key == PROBABILITY
-            found[name] = calibration(
-                [float(one[key]) for one in own],
-                [main_score(one) if generated else float(one[CANDIDATE_ACC]) for one in own],
-                images,
-                score=(main_metric(own[0]) or "") if generated else CANDIDATE_ACC,
-            )
+    if own := [(image, values) for image, values in asked if PROBABILITY in values]:
+        found["generated"] = calibration(
+            [float(values[PROBABILITY]) for _, values in own],
+            [main_score(values) for _, values in own],
+            [image for image, _ in own],
+            score=main_metric(own[0][1]) or "",
+        )
+    if own := [(image, values) for image, values in asked if CANDIDATE_PROBABILITY in values]:
+        found["candidates"] = calibration(
+            [float(values[CANDIDATE_PROBABILITY]) for _, values in own],
+            [float(values[CANDIDATE_ACC]) for _, values in own],
+            [image for image, _ in own],
+            score=CANDIDATE_ACC,
+        )
     return found
 
 

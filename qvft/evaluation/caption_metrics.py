@@ -1,8 +1,7 @@
-"""Caption metrics: BLEU, ROUGE_L, CIDEr, exact match, and METEOR and SPICE by Java."""
+"""Caption metrics: BLEU, ROUGE_L, CIDEr, exact match, and METEOR by Java."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,10 +16,10 @@ from qvft.evaluation.metric import (
     Unit,
     mean_score,
 )
-from qvft.evaluation.metrics import exact
+from qvft.evaluation.metrics.answers import EXACT_MATCH, exact_match
 from qvft.evaluation.metrics.bleu import bleu_of_counts
 from qvft.evaluation.metrics.captions import score_captions
-from qvft.evaluation.metrics.java import BY_JAVA
+from qvft.evaluation.metrics.meteor import DEFINITION, meteor, meteor_command
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import FloatArray, bootstrap_mean, percentile_interval, resampled_sums
 
@@ -37,10 +36,10 @@ def _caption_score(name: str, unit: Unit = "0..1", **shown: Any) -> ScoreInfo:
 _CAPTIONS = (
     *(_caption_score(f"Bleu_{n}", label=f"BLEU-{n}") for n in range(1, 4)),
     _caption_score("Bleu_4", label="BLEU-4", table=11, page=7),
-    _caption_score("ROUGE_L", label="ROUGE-L", table=12, page=8, card=3),
-    _caption_score("CIDEr", "0..10", main=5, table=10, page=6, card=3, breakdown=True),
+    _caption_score("ROUGE_L", label="ROUGE-L", table=12, page=8),
+    _caption_score("CIDEr", "0..10", main=5, table=10, page=6, breakdown=True),
 )
-_CAPTION_MATCH = ScoreInfo("caption_exact_match", "percent", exact.DEFINITION, table=9, page=91)
+_CAPTION_MATCH = ScoreInfo("caption_exact_match", "percent", EXACT_MATCH, table=9, page=91)
 
 
 def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
@@ -65,7 +64,7 @@ def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScor
         metrics.append(
             ScoreValue(score.name, score.unit, score.definition, value, items, interval, corpus)
         )
-    matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
+    matches = {i: exact_match(rows[i].prediction, rows[i].references) for i in chosen}
     metrics.append(mean_score(rows, _CAPTION_MATCH, matches))
     return GroupScores(len(chosen), metrics)
 
@@ -74,37 +73,27 @@ def _bleu_of_order(place: int) -> Callable[[FloatArray], FloatArray]:
     return lambda sums: np.asarray(bleu_of_counts(sums)[..., place])
 
 
-def _by_java(name: str, *, is_mean: bool) -> Metric:
-    """A metric computed by an official Java program."""
+_METEOR = ScoreInfo("METEOR", "0..1", DEFINITION, table=None, page=None)
 
-    def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
-        value, found = BY_JAVA[name].score(
-            {str(index): rows[index].references for index in chosen},
-            {str(index): rows[index].prediction for index in chosen},
-        )
-        items = {int(key): item for key, item in found.items() if not math.isnan(item)}
-        interval = None
-        if is_mean:
-            value = sum(items.values()) / max(1, len(items))
-            interval = bootstrap_mean(list(items.values()), [rows[index].image for index in items])
-        definition = BY_JAVA[name].definition
-        scored = ScoreValue(name, "0..1", definition, value, items, interval)
-        return GroupScores(len(items), [scored])
 
-    score = ScoreInfo(name, "0..1", BY_JAVA[name].definition, table=None, page=None)
-    return Metric(
-        name.lower(),
-        "caption",
-        group,
-        (score,),
-        # A corpus score that is not the mean of its items has no interval of a difference.
-        compared=is_mean,
-        require_installed=lambda: BY_JAVA[name].require_installed(),
+def _meteor(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
+    value, found = meteor(
+        {str(index): rows[index].references for index in chosen},
+        {str(index): rows[index].prediction for index in chosen},
     )
+    items = {int(key): item for key, item in found.items()}
+    score = ScoreValue(_METEOR.name, _METEOR.unit, _METEOR.definition, value, items, None)
+    return GroupScores(len(items), [score])
 
 
 CAPTION_METRICS = (
     Metric("captions", "caption", _captions, (*_CAPTIONS, _CAPTION_MATCH), auto=lambda rows: True),
-    _by_java("METEOR", is_mean=False),
-    _by_java("SPICE", is_mean=True),
+    Metric(
+        "meteor",
+        "caption",
+        _meteor,
+        (_METEOR,),
+        compared=False,  # no mean of its items, so without interval
+        require_installed=lambda: meteor_command(),
+    ),
 )

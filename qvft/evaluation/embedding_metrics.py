@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qvft.evaluation.answers import NORMALISATION
 from qvft.evaluation.likelihoods import likelihood_groups
 from qvft.evaluation.metric import CorpusCounts, GroupScores, ScoreInfo, ScoreValue, mean_score
+from qvft.evaluation.metrics.answers import NORMALISATION
 from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_sums

@@ -5,7 +5,7 @@ Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, groupby
 
@@ -36,21 +36,17 @@ def retrieval_group(
     batch_size: int,
     workers: int,
 ) -> GroupScores:
-    """Recall of image-to-text and text-to-image retrieval over all rows of captions.
+    """Recall of image-to-text and text-to-image retrieval over all rows of captions, questions
+    ignored: by ITC only, and, if ITM was trained, with each query's `top` candidates re-ranked.
 
     Distributed: each process encodes and scores its share, and all have the results.
 
-    By ITC only, and, if ITM was trained, with each query's `top` candidates re-ranked by ITM.
-
-    Memory: of an image its vectors are kept (Q x E in float32, 32 KB for ViT-g's 32 queries of
-    256), never its ViT features (1.4 MB): for matching, each image is decoded and encoded once
-    more when the pairs that it is a candidate in are scored. That is one ViT pass per image beside
-    `top` Q-Former passes and more. Features of `batch_size` images are held at once, and those of
-    `PAIRS_AT_ONCE` pairs. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1
-    GB for COCO's 5,000 test images and their 25,000 captions.
+    Memory: of an image its vectors are kept (Q x E float32, 32 KB for ViT-g's 32 queries of 256),
+    not its ViT features (1.4 MB): for matching, each image is encoded once more with the pairs that
+    it is a candidate in. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1 GB
+    for COCO's 5,000 test images and their 25,000 captions.
 
     Args:
-        rows: rows of the evaluation; questions are ignored.
         batch_size: images, and texts, encoded together.
 
     Raises:
@@ -65,11 +61,30 @@ def retrieval_group(
         for caption in rows[index].references
     ]
     owners = [place for place, index in enumerate(chosen) for _ in rows[index].references]
-    pace = {"batch_size": batch_size, "workers": workers}
-    cosines = similarity(
-        _image_vectors(aligned, images, **pace),
-        _text_vectors(aligned, texts, batch_size=batch_size),
-    ).cpu()
+
+    def pixels(sources: Iterable[ImageSource]) -> Iterator[Tensor]:
+        found = pixel_chunks(
+            aligned.loaded.collator, list(sources), size=batch_size, workers=workers
+        )
+        for chunk, problems in found:
+            for problem in problems:
+                if problem is not None:
+                    raise problem
+            assert chunk is not None
+            yield chunk
+
+    def image_vectors(chunks: Sequence[Sequence[ImageSource]]) -> Iterator[Tensor]:
+        return (aligned.image_vectors(chunk).cpu() for chunk in pixels(chain(*chunks)))
+
+    def text_vectors(chunks: Sequence[Sequence[str]]) -> Iterator[Tensor]:
+        return (aligned.text_vectors(chunk, batch_size=batch_size).cpu() for chunk in chunks)
+
+    vectors = (
+        torch.cat(chunks_shared(images, image_vectors, size=batch_size)),  # (I, Q, E)
+        torch.cat(chunks_shared(texts, text_vectors, size=batch_size)),  # (M, E)
+    )
+    device = aligned.loaded.model.device
+    cosines = similarity(*(one.to(device) for one in vectors)).cpu()
     recalls = partial(_recalls, rows, chosen, owners)
     metrics = recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
     if "itm" in aligned.branch.objectives:
@@ -77,7 +92,17 @@ def retrieval_group(
         wanted = torch.zeros(cosines.shape, dtype=torch.bool)
         wanted.scatter_(1, for_images, True)
         wanted.T.scatter_(1, for_texts, True)
-        matching = _matching(aligned, images, texts, wanted, **pace)
+        encoded = aligned.encode(texts)
+
+        def match(chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+            arriving = pixels(images[number] for number in chain(*chunks))
+            for numbers, chunk in zip(chunks, arriving, strict=True):
+                pairs = wanted[list(numbers)].nonzero()
+                yield _of_pairs(aligned, aligned.features(chunk), encoded, pairs)
+
+        matching = torch.zeros(wanted.shape)
+        numbers = range(len(images))
+        matching[wanted] = torch.cat(chunks_shared(numbers, match, size=batch_size))
         metrics += recalls(
             reranked(cosines, for_images, matching),
             reranked(cosines.T, for_texts, matching.T).T,
@@ -85,67 +110,6 @@ def retrieval_group(
             how=f"by cosine (ITC), the {top} best of each ranked anew by matching (ITM)",
         )
     return GroupScores(len(texts), metrics)
-
-
-def _image_vectors(
-    aligned: AlignmentModel, images: Sequence[ImageSource], *, batch_size: int, workers: int
-) -> Tensor:
-    """(I, Q, E), each image encoded by one process."""
-
-    def encode(chunks: Sequence[Sequence[ImageSource]]) -> Iterator[Tensor]:
-        sources = list(chain(*chunks))
-        for pixels in _pixels(aligned, sources, batch_size=batch_size, workers=workers):
-            yield aligned.image_vectors(pixels).cpu()
-
-    found = chunks_shared(images, encode, size=batch_size)
-    return torch.cat(found).to(aligned.loaded.model.device)
-
-
-def _text_vectors(aligned: AlignmentModel, texts: Sequence[str], *, batch_size: int) -> Tensor:
-    """(M, E), each text encoded by one process."""
-
-    def encode(chunks: Sequence[Sequence[str]]) -> Iterator[Tensor]:
-        return (aligned.text_vectors(chunk, batch_size=batch_size).cpu() for chunk in chunks)
-
-    found = chunks_shared(texts, encode, size=batch_size)
-    return torch.cat(found).to(aligned.loaded.model.device)
-
-
-def _pixels(
-    aligned: AlignmentModel, images: Sequence[ImageSource], *, batch_size: int, workers: int
-) -> Iterator[Tensor]:
-    """Normalised images, `batch_size` at a time; raises `ImageError` at an unusable one."""
-    collator = aligned.loaded.collator
-    for pixels, problems in pixel_chunks(collator, images, size=batch_size, workers=workers):
-        for problem in problems:
-            if problem is not None:
-                raise problem
-        assert pixels is not None
-        yield pixels
-
-
-def _matching(
-    aligned: AlignmentModel,
-    images: Sequence[ImageSource],
-    texts: Sequence[str],
-    wanted: Tensor,
-    *,
-    batch_size: int,
-    workers: int,
-) -> Tensor:
-    """ITM scores (I, M) of the wanted pairs (I, M) bool; others are undefined."""
-    encoded = aligned.encode(texts)
-
-    def match(chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        sources = [images[number] for number in chain(*chunks)]
-        arriving = _pixels(aligned, sources, batch_size=batch_size, workers=workers)
-        for numbers, pixels in zip(chunks, arriving, strict=True):
-            pairs = wanted[list(numbers)].nonzero()
-            yield _of_pairs(aligned, aligned.features(pixels), encoded, pairs)
-
-    found = torch.zeros(wanted.shape)
-    found[wanted] = torch.cat(chunks_shared(range(len(images)), match, size=batch_size))
-    return found
 
 
 def _of_pairs(
@@ -183,8 +147,8 @@ def _recalls(
         owners: (M,) image of each text, in order.
         of_images, of_texts: scores (I, M) for ranking texts and images.
     """
-    to_text, _ = image_ranks(of_images.numpy(), owners)
-    to_image, _ = text_ranks(of_texts.numpy(), owners)
+    to_text = image_ranks(of_images.numpy(), owners)
+    to_image = text_ranks(of_texts.numpy(), owners)
     of_image = groupby(zip(owners, to_image, strict=True), key=lambda pair: pair[0])
     ranks = [[int(rank) for _, rank in pairs] for _, pairs in of_image]
     metrics = []

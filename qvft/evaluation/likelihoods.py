@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from qvft.data.predict_inputs import read_names
 from qvft.data.rows import Row, training_rows
 from qvft.errors import RecipeError
-from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.metric import GroupScores, ScoreInfo, mean_score
-from qvft.evaluation.metrics.exact import exact_match
+from qvft.evaluation.metrics.answers import exact_match, normalise_answer
 from qvft.evaluation.rows import PredictionRow
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_texts

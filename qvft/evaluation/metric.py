@@ -76,7 +76,6 @@ class ScoreInfo:
         main: rank among the scores that represent an item (`main_metric`); None: never.
         table: rank in the printed table; None: not in it.
         page: rank among the headline scores of `report.html`; None: not one.
-        card: rank of its line on an item's card; None: not on cards.
         breakdown: whether `breakdowns` include its mean.
         lower_is_better: for the verdict of a comparison.
     """
@@ -88,7 +87,6 @@ class ScoreInfo:
     main: int | None = None
     table: int | None = LATE
     page: int | None = LATE
-    card: int | None = None
     breakdown: bool = False
     lower_is_better: bool = False
 

@@ -80,15 +80,15 @@ def known_scores() -> dict[str, ScoreInfo]:
     return {score.name: score for scores in (*by_metric, *FROM_MODEL) for score in scores}
 
 
-def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:
+def misfit(rows: Sequence[PredictionRow], metric: Metric) -> DataError | None:
     """Why a metric cannot score these items; None if it can."""
-    metric = find_metric(name)
+    named = f"metrics {metric.name!r}"
     chosen = [row for row in rows if row.kind == metric.kind]
     if not chosen:
         return DataError(
-            f"metrics {name!r} for data without {metric.kind}s", do="name other metrics, or auto"
+            f"{named} for data without {metric.kind}s", do="name other metrics, or auto"
         )
     problem = metric.misfit(chosen) if metric.misfit is not None else None
     if problem is None:
         return None
-    return DataError(f"metrics {name!r}: {problem.given}", expected=problem.expected, do=problem.do)
+    return DataError(f"{named}: {problem.given}", expected=problem.expected, do=problem.do)

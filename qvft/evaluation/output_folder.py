@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def require_replaceable(folder: Path) -> None:
         )
 
 
-def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = False) -> Path:
+def choose_folder(task: Task, plain: Path, *, named: bool = False, overwrite: bool = False) -> Path:
     """The folder for an evaluation.
 
     Args:
@@ -94,21 +94,6 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
     return folder
 
 
-def warn_of_lost_comparison(folder: Path) -> None:
-    """Logs the comparison of a report that is about to be replaced by one without."""
-    if not holds_evaluation(folder):
-        return
-    with suppress(DataError):
-        against = read_evaluation(folder).content.get("against")
-        if against:
-            logger.warning(
-                "%s: the comparison with %s is not made again; --against %s does that",
-                folder,
-                against["name"],
-                against["name"],
-            )
-
-
 def _why_another(task: Task, folder: Path) -> str | None:
     """Difference between a stored evaluation and `task`, ignoring weights; None if there is none.
 
@@ -117,20 +102,12 @@ def _why_another(task: Task, folder: Path) -> str | None:
     if not holds_evaluation(folder):
         return "its report is missing" if (folder / "predictions.jsonl").exists() else None
     try:
-        stored = read_evaluation(folder)
+        differing = _differing(task, read_evaluation(folder))
     except DataError:
         return None  # damaged: nothing to keep
-    reasons = [
-        f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, stored)
-    ]
-    if reasons:
-        more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        return "; ".join(reasons[:3]) + more
-    if stored.content["n"] != len(task.rows):
-        return f"{stored.content['n']} texts of the same images, not {len(task.rows)}"
-    if lost := _lost_groups(task, stored):
-        return f"other metrics: {', '.join(lost)}"
-    return "other baselines: blind" if _loses_blind(task, stored) else None
+    reasons = [f"{one.setting}: {_cut(one.b)}, not {_cut(one.a)}" for one in differing[:3]]
+    more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return "; ".join(reasons) + more or None
 
 
 def evaluations_called(plain: Path) -> Iterator[Path]:
@@ -139,80 +116,63 @@ def evaluations_called(plain: Path) -> Iterator[Path]:
     yield from (folder for folder in (plain, *others) if holds_evaluation(folder))
 
 
-def free_name(path: Path) -> Path:
-    """`path`, or the first of `path`-2, -3, ... that does not exist."""
-    number, found = 1, path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found
+def free_name(folder: Path, stem: str, suffix: str = "") -> Path:
+    """The first of STEM, STEM-2, STEM-3, ... with this suffix that does not exist."""
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    paths = (folder / f"{name}{suffix}" for name in names)
+    return next(path for path in paths if not path.exists())
 
 
 def _folder_next_to(plain: Path, task: Task) -> Path:
-    """The folder next to `plain` with this evaluation, or a free one."""
+    """The folder next to `plain` with this evaluation, or a free one named after the difference."""
     for folder in evaluations_called(plain):
         if folder != plain and _why_another(task, folder) is None:
             require_replaceable(folder)
             return folder
     ending = re.sub(r"[^\w.=-]+", "_", _ending(task, plain))[:_LONGEST_ENDING].strip("._-")
-    number, found = 1, plain.with_name(f"{plain.name}-{ending}")
-    while found.exists():
-        number += 1
-        found = plain.with_name(f"{plain.name}-{ending}-{number}")
-    return found
+    return free_name(plain.parent, f"{plain.name}-{ending}")
 
 
 def _ending(task: Task, plain: Path) -> str:
-    """Difference from the evaluation in `plain`, in a word or two."""
+    """The first difference from the evaluation in `plain`, in a word."""
     if not holds_evaluation(plain):
         return "again"
     stored = read_evaluation(plain)
-    differing = _differing(task, stored)
-    words = []
-    if any(item.setting.startswith("data.") for item in differing):
-        words.append(_data_word(task, stored))
-    # Common fields first: length_penalty comes with beams.
-    for item in sorted(differing, key=lambda one: one.b is None):
-        part, _, rest = item.setting.partition(".")
-        if part != "data":
-            name = rest.replace("captions.", "caption.").replace("questions.", "answer.")
-            plain_value = isinstance(item.a, bool | int | float | str) and len(str(item.a)) <= 12
-            words.append(f"{name}={item.a}" if plain_value else name)
-    if words:
-        fitting = [words[0]]
-        for word in words[1:]:
-            if len("-".join([*fitting, word])) <= _LONGEST_ENDING:
-                fitting.append(word)
-        return "-".join(fitting)
-    if stored.content["n"] != len(task.rows):
-        return f"texts={task.split.source.texts}"
-    if _lost_groups(task, stored):
-        return "metrics=" + "-".join(task.group_names())
-    return "blind=false" if _loses_blind(task, stored) else "again"
-
-
-def _data_word(task: Task, stored: StoredEvaluation) -> str:
-    """Word that distinguishes this data from other data of that name."""
-    source = task.split.source
-    before = (stored.content.get("data") or {}).get("path")
-    path = task.data.path
-    if path is not None and before != path and Path(path).parent.name:
-        return Path(path).parent.name
-    if source.limit is not None:
-        return f"limit={source.limit}"
-    if (stored.content.get("data") or {}).get("images") != task.data.images:
-        return f"{task.data.images}-images"
-    return f"data={(task.data.images_sha256 or task.data.sha256 or '')[:8]}"
+    first = _differing(task, stored)[0]
+    part, _, name = first.setting.rpartition("data.")
+    if part == "" and name != first.setting:
+        limit, path = task.split.source.limit, task.data.path or ""
+        moved = path != (stored.content.get("data") or {}).get("path")
+        return f"limit={limit}" if limit is not None else moved and Path(path).parent.name or "data"
+    name = name.removeprefix("decode.").removeprefix("model.")
+    name = name.replace("captions.", "caption.").replace("questions.", "answer.")
+    return f"{name}={first.a}"
 
 
 def _differing(task: Task, stored: StoredEvaluation) -> list[SettingDifference]:
-    """Differences of the tasks, except weights, speed and versions."""
+    """What makes `task` (a) another evaluation than the stored one (b), the most telling first.
+
+    Weights, speed and versions do not count, except another base.
+    """
     of_model: tuple[str, ...] = _MODEL_SETTINGS
     if task.opened.kind == "base":
         of_model = (*of_model, "base_weights_sha256")  # another base, not a later one
-    return setting_differences(
+    found = setting_differences(
         _settings(task.facts(), of_model), _settings(stored_facts(stored.content), of_model)
     )
+    # Common fields first: length_penalty comes with beams.
+    found.sort(key=lambda one: (not one.setting.startswith("data."), one.b is None))
+    content, metrics = stored.content, task.group_names()
+    if content["n"] != len(task.rows):
+        found.append(SettingDifference(setting="texts", a=task.split.source.texts, b=content["n"]))
+    before = content.get("n_by_group") or {}
+    if set(before) - set(metrics):
+        found.append(
+            SettingDifference(setting="metrics", a="-".join(metrics), b="-".join(sorted(before)))
+        )
+    if "blind" in (content.get("baselines") or {}) and not task.shows_blind():
+        found.append(SettingDifference(setting="blind", a="false", b="true"))
+    return found
 
 
 def _settings(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, Any]:
@@ -221,16 +181,6 @@ def _settings(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, An
         "decode": {k: v for k, v in facts["decode"].items() if k != "batch_size"},
         "model": {k: facts["model"].get(k) for k in of_model},
     }
-
-
-def _lost_groups(task: Task, stored: StoredEvaluation) -> list[str]:
-    """Metrics of the stored report that the new one would not have."""
-    there = stored.content.get("n_by_group") or {}
-    return sorted(set(there) - set(task.group_names()))
-
-
-def _loses_blind(task: Task, stored: StoredEvaluation) -> bool:
-    return "blind" in (stored.content.get("baselines") or {}) and not task.shows_blind()
 
 
 def _cut(value: Any) -> str:

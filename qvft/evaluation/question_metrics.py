@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import DataError
-from qvft.evaluation.metric import Group, ItemScores, Metric, ScoreInfo, Unit, by_item
-from qvft.evaluation.metrics import exact, llava_med, medical, multimedeval
+from qvft.evaluation.metric import Group, Metric, ScoreInfo, by_item
+from qvft.evaluation.metrics import llava_med, medical, multimedeval
+from qvft.evaluation.metrics.answers import EXACT_MATCH, exact_match
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.rows import PredictionRow
 
 TEN_ANSWERS = 10
 
 _ANSWER_MATCH = ScoreInfo(
-    "exact_match", "percent", exact.DEFINITION, main=4, table=6, page=90, card=4
+    "exact_match", "percent", EXACT_MATCH, main=4, table=6, page=90
 )  # fmt: skip
-
-
-def _score_of_paper(name: str, definition: str, unit: Unit, labels: Mapping[str, str]) -> ScoreInfo:
-    """A score for comparison with papers: in the full table and in `report.json` alone."""
-    return ScoreInfo(name, unit, definition, labels.get(name), table=None, page=None)
 
 
 def _vqa(rules: Rules, *, rank: int, is_auto: bool = False) -> Metric:
@@ -35,7 +31,6 @@ def _vqa(rules: Rules, *, rank: int, is_auto: bool = False) -> Metric:
         main=1 + rank,
         table=6 + rank,
         page=3 + rank,
-        card=1,
         breakdown=True,
     )
 
@@ -65,7 +60,7 @@ def _without_ten_answers(rows: Sequence[PredictionRow]) -> DataError | None:
 
 _SHOWN_MEDICAL: dict[str, dict[str, Any]] = {
     "accuracy": {"main": 1, "page": 1},
-    "closed_accuracy": {"table": 1, "page": 2, "card": 2},
+    "closed_accuracy": {"table": 1, "page": 2},
     "closed_accuracy_anywhere": {
         "table": 2, "label": "closed accuracy, yes or no anywhere"
     },
@@ -73,7 +68,7 @@ _SHOWN_MEDICAL: dict[str, dict[str, Any]] = {
     "closed_undecided": {"breakdown": False, "lower_is_better": True},
     "open_exact_match": {"table": 4, "page": 3},
     "open_token_recall": {"table": 5},
-    "open_token_f1": {"card": 2, "label": "open token F1"},
+    "open_token_f1": {"label": "open token F1"},
     "open_bleu_1": {"breakdown": False, "label": "open BLEU-1"},
 }  # fmt: skip
 _MEDICAL = tuple(
@@ -102,13 +97,14 @@ _LLAVA_MED_LABELS = {
     "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med, before its repair)",
     "closed_accuracy_llava_med_v2": "closed accuracy (LLaVA-Med)",
 }
+# Scores for comparison with papers: in the full table and in `report.json` alone.
 _LLAVA_MED = tuple(
-    _score_of_paper(name, definition, "percent", _LLAVA_MED_LABELS)
-    for name, definition in llava_med.DEFINITIONS.items()
+    ScoreInfo(name, "percent", text, _LLAVA_MED_LABELS.get(name), table=None, page=None)
+    for name, text in llava_med.DEFINITIONS.items()
 )
 _MULTIMEDEVAL = tuple(
-    _score_of_paper(name, definition, "0..1", {})
-    for name, definition in multimedeval.DEFINITIONS.items()
+    ScoreInfo(name, "0..1", text, table=None, page=None)
+    for name, text in multimedeval.DEFINITIONS.items()
 )
 
 
@@ -116,9 +112,8 @@ def llava_med_group(candidates: llava_med.Candidates | None = None) -> Group:
     """LLaVA-Med's scores; open accuracy among them where there are candidates to choose from."""
 
     def scored(row: PredictionRow) -> Mapping[str, float | None]:
-        closed = _is_closed(row)
         return llava_med.item_scores(
-            row.prediction, row.references[0], closed=closed, candidates=candidates
+            row.prediction, row.references[0], closed=_is_closed(row), candidates=candidates
         )
 
     return by_item(scored, _LLAVA_MED)
@@ -134,31 +129,28 @@ def _without_closed_questions(rows: Sequence[PredictionRow]) -> DataError | None
     return DataError("data without closed questions", do="name other metrics, or auto")
 
 
-def _metric(
-    name: str,
-    item: ItemScores,
-    scores: tuple[ScoreInfo, ...],
-    *,
-    auto: Callable[[Sequence[PredictionRow]], bool] | None = None,
-) -> Metric:
-    return Metric(name, "question", by_item(item, scores), scores, auto=auto)
+def _multimedeval_item(row: PredictionRow) -> Mapping[str, float]:
+    return multimedeval.item_scores(row.prediction, row.references[0])
+
+
+def _answer_item(row: PredictionRow) -> Mapping[str, float]:
+    return {_ANSWER_MATCH.name: exact_match(row.prediction, row.references)}
 
 
 QUESTION_METRICS = (
-    _metric("medical", _medical_item, _MEDICAL, auto=_state_answer_type),
+    Metric(
+        "medical", "question", by_item(_medical_item, _MEDICAL), _MEDICAL, auto=_state_answer_type
+    ),
     Metric(
         "llava_med", "question", llava_med_group(), _LLAVA_MED, misfit=_without_closed_questions
     ),
-    _metric(
-        "multimedeval",
-        lambda row: multimedeval.item_scores(row.prediction, row.references[0]),
-        _MULTIMEDEVAL,
-    ),
+    Metric("multimedeval", "question", by_item(_multimedeval_item, _MULTIMEDEVAL), _MULTIMEDEVAL),
     _vqa("2017", rank=1, is_auto=True),
     _vqa("2021", rank=2),
-    _metric(
+    Metric(
         "answers",
-        lambda row: {_ANSWER_MATCH.name: exact.exact_match(row.prediction, row.references)},
+        "question",
+        by_item(_answer_item, (_ANSWER_MATCH,)),
         (_ANSWER_MATCH,),
         auto=lambda rows: True,
     ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from qvft.errors import RecipeError, UserError
-from qvft.evaluation.compare_runs import evaluate_against
 from qvft.evaluation.compared_model import compared_with
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.output_folder import place_of
+from qvft.evaluation.evaluate_against import evaluate_against
+from qvft.evaluation.output_folder import choose_folder
 from qvft.evaluation.task import Task, prepare
 from qvft.log import get_logger
 from qvft.recipe.load import parse_recipe
@@ -21,16 +20,12 @@ FOLDER = "eval-retention"
 """Folder of these evaluations in the run folder, one per data set."""
 
 
-@dataclass(frozen=True)
-class RetentionTask:
-    """A checked evaluation of the run on one of `eval.retention`, and the base to compare with."""
+def retention(opened: ResolvedModel) -> dict[str, Comparison]:
+    """Run minus base by data set of `eval.retention`: paired differences with intervals, without
+    the single items; empty for a model that is not a run.
 
-    task: Task
-    base: ResolvedModel
-
-
-def retention_tasks(opened: ResolvedModel) -> list[RetentionTask]:
-    """One task per entry of `eval.retention`; none for a model that is not a run.
+    All data is checked before anything is generated. Evaluations that stand are used again where
+    nothing has changed.
 
     Raises:
         UserError: the data cannot be read; the message begins with its key.
@@ -38,8 +33,8 @@ def retention_tasks(opened: ResolvedModel) -> list[RetentionTask]:
     sources = opened.recipe.eval.retention
     if sources and opened.kind != "run":
         logger.warning("eval.retention is left out: only a run says what its base is")
-        return []
-    tasks: list[RetentionTask] = []
+        return {}
+    tasks: dict[str, tuple[Task, ResolvedModel]] = {}
     for number, source in enumerate(sources):
         content = opened.recipe.model_dump()
         content["data"]["eval"] = source.model_dump()
@@ -52,27 +47,18 @@ def retention_tasks(opened: ResolvedModel) -> list[RetentionTask]:
             task = prepare(run)
         except UserError as error:
             raise RecipeError(f"{error}", where=f"eval.retention.{number}") from error
-        if any(task.split.name == other.task.split.name for other in tasks):
+        if task.split.name in tasks:
             raise RecipeError(
                 f"two are called {task.split.name}",
                 where=f"eval.retention.{number}.name",
                 do="give each a name of its own",
             )
-        tasks.append(RetentionTask(task, base))
-    return tasks
-
-
-def retention(tasks: Sequence[RetentionTask]) -> dict[str, Comparison]:
-    """Run minus base, by data set: paired differences with intervals, without the single items.
-
-    Evaluations that stand are used again where nothing has changed.
-    """
+        tasks[task.split.name] = task, base
     found = {}
-    for one in tasks:
-        home = one.task.opened.home
-        assert home is not None, "a run has a folder"
-        folder = place_of(one.task, home / FOLDER / one.task.split.name)
-        evaluated = evaluate_against(one.task, folder, one.base.name, one.base)
-        assert evaluated.report.against is not None
-        found[one.task.split.name] = evaluated.report.against.model_copy(update={"changed": []})
+    for name, (task, base) in tasks.items():
+        assert opened.home is not None, "a run has a folder"
+        folder = choose_folder(task, opened.home / FOLDER / name)
+        report = evaluate_against(task, folder, base.name, base).report
+        assert report.against is not None
+        found[name] = report.against.model_copy(update={"changed": []})
     return found

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
 from qvft.data.rows import Row
 from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import RecipeError
+from qvft.evaluation.metrics.answers import exact_match
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.captions import score_captions, words_of
-from qvft.evaluation.metrics.cider_of_corpus import CorpusCider
-from qvft.evaluation.metrics.exact import exact_match
+from qvft.evaluation.metrics.cider import CorpusCider
 from qvft.evaluation.metrics.medical import token_f1
 from qvft.evaluation.metrics.ngrams import CaptionBatch
 from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.metrics.unicode_letters import composed
 from qvft.evaluation.metrics.vqa import vqa_accuracy
-from qvft.evaluation.unicode_letters import composed
 from qvft.inference.reward_function import FUNCS, Further, RewardFunction
 from qvft.inference.sampled import Sampled
 from qvft.recipe.reward import kinds_of
@@ -27,11 +27,6 @@ STOP = "\n"
 """The stop token as a word; no tokenised text has it, since line breaks separate words."""
 
 _CORPUS_NAMES = {"cider": "CIDEr", "bleu4": "Bleu_4", "rouge_l": "ROUGE_L"}
-_ANSWERS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
-    "exact_match": exact_match,
-    "token_f1": token_f1,
-    "vqa_accuracy": vqa_accuracy,
-}
 _LEAST_ANSWERS = 2
 
 
@@ -48,28 +43,25 @@ def reward_functions(
     Raises:
         RecipeError: a dotted name is no function, or the data does not fit a name.
     """
-    captions = [row for row in rows if row.kind == "caption"]
     words = _Words(stop_token)
-    of_samples: dict[str, Callable[[Sequence[Sampled]], list[float]]] = {
+    metrics: dict[str, Callable[[Sequence[Sampled]], list[float]]] = {
         "bleu4": lambda texts: _bleu4(texts, words),
         "rouge_l": _rouge_l,
-        **{name: _of_answer(metric) for name, metric in _ANSWERS.items()},
+        "exact_match": _of_answers(exact_match),
+        "token_f1": _of_answers(token_f1),
+        "vqa_accuracy": _of_answers(vqa_accuracy),
     }
     if "cider" in names:
-        cider = CorpusCider(words.references(row.references) for row in captions)
-        of_samples["cider"] = lambda texts: [
+        captions = (row.references for row in rows if row.kind == "caption")
+        cider = CorpusCider(map(words.references, captions))
+        metrics["cider"] = lambda texts: [
             cider(words(text), words.references(text.row.references)) for text in texts
         ]
     if "vqa_accuracy" in names:
         _require_answers(rows)
-    found: dict[str, RewardFunction] = {}
-    for name in names:
-        if is_dotted(name):
-            found[name] = _dotted(name)
-        else:
-            each = _each(name, of_samples[name])
-            found[name] = RewardFunction(f"{FUNCS}.{name}", each, _held_out(name))
-    return found
+    return {
+        name: _dotted(name) if is_dotted(name) else _reward(name, metrics[name]) for name in names
+    }
 
 
 class _Words:
@@ -100,45 +92,35 @@ def _rouge_l(texts: Sequence[Sampled]) -> list[float]:
     return rouge_l(batch).tolist()
 
 
-def _of_answer(
+def _of_answers(
     metric: Callable[[str, Sequence[str]], float],
 ) -> Callable[[Sequence[Sampled]], list[float]]:
     return lambda texts: [metric(text.text, text.row.references) for text in texts]
 
 
-def _scores(name: str, row: Row) -> bool:
-    """Whether a metric says something about a row."""
-    return row.kind in kinds_of(name)
-
-
-def _each(
-    name: str, metric: Callable[[Sequence[Sampled]], list[float]]
-) -> Callable[[Sequence[Sampled], Further], list[float | None]]:
-    def rewards(texts: Sequence[Sampled], further: Further) -> list[float | None]:
-        scored = [text for text in texts if _scores(name, text.row)]
-        found = iter(metric(scored) if scored else ())
-        return [next(found) if _scores(name, text.row) else None for text in texts]
-
-    return rewards
-
-
-def _held_out(name: str) -> Callable[[Sequence[Sampled]], float | None]:
-    """The metric of a set of greedy texts, with the official definition: CIDEr and BLEU without
-    stop token, document frequencies of these references.
+def _reward(name: str, metric: Callable[[Sequence[Sampled]], list[float]]) -> RewardFunction:
+    """A metric of single texts of its kinds of rows; held out, CIDEr, BLEU and ROUGE_L have the
+    official definition: without stop token, document frequencies of these references.
     """
+    kinds = kinds_of(name)
 
-    def metric(texts: Sequence[Sampled]) -> float | None:
-        fitting = [text for text in texts if _scores(name, text.row)]
-        if not fitting:
+    def rewards(texts: Sequence[Sampled], further: Further) -> list[float | None]:
+        scored = [text for text in texts if text.row.kind in kinds]
+        found = iter(metric(scored) if scored else ())
+        return [next(found) if text.row.kind in kinds else None for text in texts]
+
+    def held_out(texts: Sequence[Sampled]) -> float | None:
+        scored = [text for text in texts if text.row.kind in kinds]
+        if not scored:
             return None
         if name in _CORPUS_NAMES:
-            references = {str(place): text.row.references for place, text in enumerate(fitting)}
-            predictions = {str(place): text.text for place, text in enumerate(fitting)}
+            references = {str(place): text.row.references for place, text in enumerate(scored)}
+            predictions = {str(place): text.text for place, text in enumerate(scored)}
             return score_captions(references, predictions).corpus[_CORPUS_NAMES[name]]
-        values = [_ANSWERS[name](text.text, text.row.references) for text in fitting]
+        values = metric(scored)
         return sum(values) / len(values)
 
-    return metric
+    return RewardFunction(f"{FUNCS}.{name}", rewards, held_out)
 
 
 def _require_answers(rows: Sequence[Row]) -> None:

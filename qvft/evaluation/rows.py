@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qvft.errors import DataError
+
+if TYPE_CHECKING:
+    from qvft.data.rows import Row
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,22 @@ class PredictionRow:
     prediction: str
     references: tuple[str, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
+
+
+def prediction_rows(rows: Sequence[Row], texts: Sequence[str] | None = None) -> list[PredictionRow]:
+    """Rows of data with their predictions, which are empty unless given."""
+    return [
+        PredictionRow(
+            row.id,
+            row.sample.image.name,
+            row.kind,
+            row.question,
+            text,
+            row.references,
+            row.meta,
+        )
+        for row, text in zip(rows, texts or [""] * len(rows), strict=True)
+    ]
 
 
 def row_to_json(row: PredictionRow, scores: Mapping[str, float | str]) -> dict[str, Any]:

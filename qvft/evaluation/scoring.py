@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qvft.errors import DataError
 from qvft.evaluation.breakdowns import Breakdowns, break_down, count_outputs
 from qvft.evaluation.metric import CorpusCounts, GroupScores
 from qvft.evaluation.metric_table import METRICS, find_metric, known_scores, misfit
-from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.rows import PredictionRow, prediction_rows
+
+if TYPE_CHECKING:
+    from qvft.inference.sampled import Sampled
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def score(
     scores = Scores(n={"all": len(rows)}, per_item=[{} for _ in rows])
     for name in names:
         metric = find_metric(name)
-        problem = misfit(rows, name)
+        problem = misfit(rows, metric)
         if problem is not None:
             raise problem
         chosen = [index for index, row in enumerate(rows) if row.kind == metric.kind]
@@ -119,6 +122,19 @@ def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
     for name, group in groups.items():
         _add(found, name, group)
     return found
+
+
+def text_scores(texts: Sequence[Sampled]) -> dict[str, float]:
+    """The scores that a report of texts generated while training would have with `eval.metrics:
+    auto`, in their units: those of its page of which the highest is the best.
+    """
+    rows = prediction_rows([text.row for text in texts], [text.text for text in texts])
+    known = known_scores()
+    return {
+        name: value
+        for name, value in score(rows).metrics.items()
+        if known[name].page is not None and not known[name].lower_is_better
+    }
 
 
 def _add(scores: Scores, name: str, group: GroupScores) -> None:

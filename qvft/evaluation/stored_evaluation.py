@@ -1,8 +1,8 @@
-"""Reads a stored evaluation and compares its settings with those requested."""
+"""Reads a stored evaluation: `predictions.jsonl` and `report.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from qvft.errors import DataError
-from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, setting_differences
-from qvft.evaluation.pairing import differing_parts
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow, row_of_json
 from qvft.json_files import read_json, read_jsonl
+from qvft.log import get_logger
+
+logger = get_logger("qvft.eval")
 
 REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 
@@ -37,6 +38,17 @@ class StoredEvaluation:
             return Report.model_validate(self.content)
         except ValidationError:
             return None
+
+
+def readable_evaluation(folder: Path) -> StoredEvaluation | None:
+    """The evaluation in a folder; None if there is none, or it is damaged, which is logged."""
+    if not holds_evaluation(folder):
+        return None
+    try:
+        return read_evaluation(folder)
+    except DataError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def holds_evaluation(folder: Path) -> bool:
@@ -65,41 +77,10 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
     return StoredEvaluation(folder, rows, [row.get("scores") or {} for _, row in lines], content)
 
 
-def facts_of(
-    model: ModelFacts, data: DataFacts, decode: DecodeFacts, versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """Facts that determine an evaluation's texts, as JSON values."""
-    parts = {"model": model, "data": data, "decode": decode}
-    content = {name: part.model_dump(mode="json") for name, part in parts.items()}
-    return stored_facts({**content, "versions": versions})
-
-
 def stored_facts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of `facts_of` from a `report.json`."""
+    """The facts in a `report.json` that determine the texts of its evaluation."""
     found = {
         part: {k: v for k, v in (content.get(part) or {}).items() if k not in ignored}
         for part, ignored in _IGNORED.items()
     }
     return {**found, "versions": dict(content.get("versions") or {})}
-
-
-def mismatch(
-    stored: StoredEvaluation, facts: Mapping[str, Any], rows: Sequence[PredictionRow]
-) -> str | None:
-    """Why an evaluation with `facts` would have other texts; None if it would not.
-
-    Args:
-        facts: from `facts_of`; null values are unknown and count as a mismatch.
-        rows: rows of the task; predictions are not used.
-    """
-    if facts["data"]["images_sha256"] is None:
-        return "its images have no files whose content could be compared"
-    differing = setting_differences(facts, stored_facts(stored.content))
-    if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        return "other " + ", ".join(item.setting for item in differing[:3]) + more
-    same = len(rows) == len(stored.rows) and all(
-        row.id == found.id and row.meta == found.meta and not differing_parts(row, found)
-        for row, found in zip(rows, stored.rows, strict=True)
-    )
-    return None if same else "other items"

@@ -11,13 +11,19 @@ import torch
 from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
-from qvft.evaluation.available_metrics import prediction_rows, require_metrics, wants_retrieval
+from qvft.evaluation.available_metrics import require_metrics, wants_retrieval
 from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
-from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.evaluation_facts import (
+    DataFacts,
+    DecodeFacts,
+    ModelFacts,
+    setting_differences,
+)
 from qvft.evaluation.likelihoods import CANDIDATES, SCORES, with_candidates
-from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.pairing import differing_parts
+from qvft.evaluation.rows import PredictionRow, prediction_rows
 from qvft.evaluation.scoring import metric_names
-from qvft.evaluation.stored_evaluation import StoredEvaluation, facts_of, mismatch
+from qvft.evaluation.stored_evaluation import StoredEvaluation, stored_facts
 from qvft.evaluation.zero_shot import Classes, rows_of_class
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.log_probs import Scoring
@@ -59,11 +65,24 @@ class Task:
 
     def facts(self) -> dict[str, Any]:
         """Facts that determine its texts, as JSON values."""
-        return facts_of(self.model, self.data, self.decode, self.versions)
+        parts = {"model": self.model, "data": self.data, "decode": self.decode}
+        content = {name: part.model_dump(mode="json") for name, part in parts.items()}
+        return stored_facts({**content, "versions": self.versions})
 
     def mismatch(self, stored: StoredEvaluation) -> str | None:
         """Why a stored evaluation has other texts than this task; None if it has the same."""
-        return mismatch(stored, self.facts(), self.asked())
+        if self.data.images_sha256 is None:
+            return "its images have no files whose content could be compared"
+        differing = setting_differences(self.facts(), stored_facts(stored.content))
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            return "other " + ", ".join(item.setting for item in differing[:3]) + more
+        asked = self.asked()
+        same = len(asked) == len(stored.rows) and all(
+            row.id == found.id and row.meta == found.meta and not differing_parts(row, found)
+            for row, found in zip(asked, stored.rows, strict=True)
+        )
+        return None if same else "other items"
 
     def asked(self) -> list[PredictionRow]:
         """The rows, without predictions."""

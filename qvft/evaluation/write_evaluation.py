@@ -51,7 +51,7 @@ def kept_on_failure(items: Sequence[PredictionRow], folder: Path) -> Iterator[No
         yield
     except BaseException:
         if is_main_process():
-            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
+            path = free_name(folder.parent, f"{folder.name}.unscored", ".jsonl")
             with suppress(OSError):
                 write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
                 logger.error("the %d predictions that were made are kept in %s", len(items), path)

@@ -8,24 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.pixels import pixel_chunks
 from qvft.data.rows import Row
 from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
-from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.embedding_metrics import zero_shot_metric
 from qvft.evaluation.metric import GroupScores
+from qvft.evaluation.metrics.answers import normalise_answer
 from qvft.evaluation.rows import PredictionRow
 from qvft.inference.distributed import chunks_shared
 from qvft.inference.predict import Outcome
-from qvft.inference.predict_to_file import identity
-from qvft.inference.prediction_file import PredictionFile, Written, line_of
+from qvft.inference.prediction_file import Predictions
+from qvft.inference.predictions import identity
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 from qvft.setup.alignment_model import AlignmentModel, open_alignment
 from qvft.setup.itc_heads import require_contrast
@@ -57,50 +55,15 @@ class Classes:
         return class_embeddings(self.names, self.templates, embed=aligned.text_vectors)
 
 
-def classify(
-    aligned: AlignmentModel, images: Sequence[Image], names: Sequence[str], templates: Sequence[str]
-) -> list[str]:
-    """The class of each image with the nearest prompts.
-
-    Raises:
-        UserError: as `check_classes`.
-    """
-    classes = Classes(tuple(names), tuple(templates)).vectors(aligned)
-    vectors = aligned.image_vectors(aligned.loaded.collator.normalise(images))
-    return [names[index] for index in similarity(vectors, classes).argmax(dim=1).tolist()]
-
-
-def class_lines(
+def classifications(
     opened: ResolvedModel, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
-) -> Iterator[str]:
-    """One line of JSON per row, in order: as `prediction_file.line_of`, with the nearest class as
-    `text`, and `scores`, the cosine of every class.
+) -> Predictions:
+    """The nearest class of each row's image as `text`, and as `scores` the cosine of every class.
 
-    A row's question is ignored. Arguments as `predict_lines`.
+    A row's question is ignored.
 
     Raises:
         CheckpointError: the model has no ITC heads.
-    """
-    require_contrast(opened)
-    aligned = open_alignment(opened)
-    outcomes = _outcomes(aligned, rows, classes, batch_size=batch_size, workers=workers)
-    return (line_of(row, outcome) for row, outcome in zip(rows, outcomes, strict=True))
-
-
-def classify_to_file(
-    opened: ResolvedModel,
-    rows: Sequence[Row],
-    classes: Classes,
-    out: Path,
-    *,
-    resume: bool,
-    batch_size: int,
-    workers: int,
-) -> Written:
-    """Writes `class_lines` to a file as they are computed.
-
-    Raises:
-        UserError: as `class_lines` and `PredictionFile.write`.
     """
     require_contrast(opened)
     settings = {
@@ -113,7 +76,7 @@ def classify_to_file(
         aligned = open_alignment(opened)
         return _outcomes(aligned, remaining, classes, batch_size=batch_size, workers=workers)
 
-    return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
+    return Predictions(rows, settings, outcomes_of)
 
 
 def zero_shot_group(

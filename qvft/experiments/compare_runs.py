@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, line_chart
+from qvft.evaluation.report.loss_chart import line_chart
 from qvft.experiments.side_by_side import SideBySide, runs_table, side_by_side
 from qvft.files import require_writable, write_text
 from qvft.json_files import write_json
@@ -59,11 +58,7 @@ def write_page(found: SideBySide, path: Path) -> None:
             for number, run in enumerate(found.runs[:MOST_CURVES], start=1)
         }
         classes = [f"c{number}" for number in range(MOST_CURVES)]
-        sizes = [
-            line_chart(curves, (), what=title, size=size, classes=classes)
-            for size in (WIDE, NARROW)
-        ]
-        charts.append((title, Markup("".join(sizes))))
+        charts.append((title, line_chart(curves, (), what=title, classes=classes)))
     environment = Environment(
         loader=PackageLoader("qvft.experiments", "."), autoescape=True, trim_blocks=True
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
@@ -28,41 +29,23 @@ def predict_shared(
     rows: Sequence[Row],
     images: Sequence[Sample] | None = None,
     **settings: Any,
-) -> Iterator[Outcome]:
-    """As `predict_rows`, with rows divided among ranks; every rank yields every row once.
+) -> list[Outcome]:
+    """The outcome of each row, on every rank; arguments as `predict_rows`.
 
-    Rows of an image stay on one rank, which encodes it once. A rank yields its own rows as they
-    finish, then all-gathers the others'.
+    Rows are divided among ranks; those of an image stay on one, which encodes it once.
 
     Raises:
         ImageError: an image is unusable, on any rank.
     """
-    state = processes()
-    if state.num_processes == 1:
-        yield from predict_rows(model, collator, rows, images, **settings)
-        return
-    logger.info("%d rows are shared by %d processes", len(rows), state.num_processes)
+    rank, world = processes().process_index, processes().num_processes
+    if world > 1:
+        logger.info("%d rows are shared by %d processes", len(rows), world)
     shown = images if images is not None else [row.sample for row in rows]
-    mine = share(
-        [sample.id for sample in shown], rank=state.process_index, world=state.num_processes
-    )
-    answers: list[Outcome] = []
-    problem: ImageError | None = None
-    try:
-        for outcome in predict_rows(
-            model,
-            collator,
-            [rows[number] for number in mine],
-            [shown[number] for number in mine],
-            **settings,
-        ):
-            answers.append(replace(outcome, number=mine[outcome.number]))
-            yield answers[-1]
-    except ImageError as error:
-        problem = error  # sent to the other ranks, which would wait for this one's results
-    for rank, found in enumerate(_gathered(answers, problem)):
-        if rank != state.process_index:
-            yield from found
+    mine = share([sample.id for sample in shown], rank=rank, world=world)
+    own_rows, own_images = [rows[number] for number in mine], [shown[number] for number in mine]
+    found = predict_rows(model, collator, own_rows, own_images, **settings)
+    numbered = (replace(outcome, number=mine[outcome.number]) for outcome in found)
+    return sorted(chain(*_gathered(numbered)), key=lambda outcome: outcome.number)
 
 
 def chunks_shared(
@@ -84,26 +67,25 @@ def chunks_shared(
     Raises:
         ImageError: as `work`, on any rank.
     """
-    state = processes()
-    world = state.num_processes
+    rank, world = processes().process_index, processes().num_processes
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    found: list[Found] = []
-    problem: ImageError | None = None
-    try:
-        found = list(work(chunks[state.process_index :: world]))
-    except ImageError as error:
-        problem = error  # sent to the other ranks, which would wait for this one's results
-    gathered = _gathered(found, problem)
+    gathered = _gathered(work(chunks[rank::world]))
     return [gathered[number % world][number // world] for number in range(len(chunks))]
 
 
-def _gathered(mine: list[Found], problem: ImageError | None) -> list[list[Found]]:
+def _gathered(mine: Iterable[Found]) -> list[list[Found]]:
     """All-gathers results by rank; raises the error of any rank."""
-    gathered = all_gather_object((mine, problem))
-    for _, error in gathered:
-        if error is not None:
-            raise error
-    return [found for found, _ in gathered]
+    found: list[Found] = []
+    problem: ImageError | None = None
+    try:
+        found = list(mine)
+    except ImageError as error:
+        problem = error  # sent to the other ranks, which would wait for this one's results
+    gathered = all_gather_object((found, problem))
+    for _, failure in gathered:
+        if failure is not None:
+            raise failure
+    return [one for one, _ in gathered]
 
 
 def share(image_ids: Sequence[str], *, rank: int, world: int) -> list[int]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
 from qvft.errors import RecipeError
-from qvft.json_files import read_json
 from qvft.log import get_logger
 from qvft.recipe.eval import Decode
 from qvft.recipe.refused_settings import require_accepted
@@ -18,8 +16,6 @@ from qvft.recipe.schema import Recipe
 
 logger = get_logger("qvft.generation")
 
-# Set by the prompt template: stop and padding tokens.
-_OF_TEMPLATE = ("eos_token_id", "pad_token_id", "bos_token_id")
 _OF_IMAGE = "counts the image's tokens too"
 # Why a field is refused, and what to use instead.
 _REFUSED: dict[str, tuple[str, str | None]] = {
@@ -27,7 +23,9 @@ _REFUSED: dict[str, tuple[str, str | None]] = {
     "min_length": (_OF_IMAGE, "use min_new_tokens"),
     "return_dict_in_generate": ("does not fit: what comes out is text", "leave it out"),
     "prompt_lookup_num_tokens": ("looks texts up in a prompt, which an image is not", None),
-    **{name: ("is set by the prompt template", None) for name in _OF_TEMPLATE},
+    **dict.fromkeys(
+        ("eos_token_id", "pad_token_id", "bos_token_id"), ("is set by the prompt template", None)
+    ),
 }
 _SEVERAL = "num_return_sequences"
 
@@ -49,29 +47,6 @@ def generation_fields(
     for kind, values in settings.items():
         _require_valid(values, kind)
     return settings
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a `generation_config.json`, or of a folder with one.
-
-    Without token ids, which the prompt template sets, and null values.
-
-    Raises:
-        DataError: it cannot be read.
-        RecipeError: as `check_fields`.
-    """
-    file = path / "generation_config.json" if path.is_dir() else path
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise RecipeError(f"a {type(content).__name__}", where=str(file), expected="a JSON object")
-    fields = {
-        name: value
-        for name, value in content.items()
-        if value is not None and name not in (*_OF_TEMPLATE, "transformers_version")
-        if not name.startswith("_")
-    }
-    check_fields(fields, f"{file}: ")
-    return fields
 
 
 def check_fields(fields: Mapping[str, Any], where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -175,7 +175,10 @@ def _prompted(
     last_use = {sample.id: number for number, sample in enumerate(shown)}
     sources = {sample.id: sample.image for sample in shown}  # in order of first use
     near = _near_rows(shown, within)
-    head = _head(collator, rows) if near else ()
+    head: tuple[int, ...] = ()
+    if near:  # image tokens, `</s>`, and the first words that all prompts begin with
+        some = rows[:: -(-len(rows) // HEAD_ROWS)]
+        head = common_prefix(prompt_ids(collator.template, some))
     encoded = encoded_images(
         model,
         collator,
@@ -213,13 +216,6 @@ def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
     return {image for image in first if 0 < last[image] - first[image] < within}
 
 
-def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
-    """Common prefix of rows: image tokens, `</s>`, and common first words of all prompts."""
-    asked = rows[:: -(-len(rows) // HEAD_ROWS)]
-    texts = prompt_ids(collator.template, asked)
-    return reduce(lambda head, ids: head[: common_length(head, ids)], texts)
-
-
 def prompt_ids(template: PromptTemplate, rows: Sequence[Row]) -> Iterator[tuple[int, ...]]:
     """Tokens of each row's prompt, image tokens included."""
     texts = ((row.kind, row.question, None, row.prompt) for row in rows)
@@ -230,3 +226,8 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common prefix of two rows."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def common_prefix(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The tokens that all rows begin with."""
+    return reduce(lambda one, other: one[: common_length(one, other)], rows)

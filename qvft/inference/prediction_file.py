@@ -86,127 +86,117 @@ class Written:
     errors: int
 
 
-class PredictionFile:
-    """An output file that is written line by line.
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions to make: of which rows, how, and by what.
 
-    `PATH.settings.json` records how its rows were made, so that rows of two jobs never mix.
-
-    Args:
-        settings: model, weights, prompts, decoding, as JSON values.
+    Attributes:
+        settings: model, weights, prompts, decoding, as values for JSON.
+        outcomes_of: loads the model and computes the outcomes of rows.
     """
 
-    def __init__(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
-        self.path, self.rows = path, rows
-        self.settings = json.loads(json.dumps(settings))
-        self._settings_file = path.with_name(path.name + SETTINGS_SUFFIX)
+    rows: Sequence[Row]
+    settings: Mapping[str, Any]
+    outcomes_of: Callable[[Sequence[Row]], Iterable[Outcome]]
 
-    def write(
-        self, outcomes_of: Callable[[Sequence[Row]], Iterable[Outcome]], *, resume: bool
-    ) -> Written:
-        """Writes the outcomes of all rows in order, as they come.
+    def lines(self) -> Iterator[str]:
+        """One line of JSON per row, in order, see `line_of`."""
+        for outcome in in_order(self.outcomes_of(self.rows)):
+            yield line_of(self.rows[outcome.number], outcome)
 
-        Args:
-            outcomes_of: computes the outcomes of rows; called once, with those that are not in the
-                file, unless all are.
-            resume: continue after the rows in the file; otherwise a finished file is replaced, at
-                the first outcome, and an unfinished one refused.
 
-        Raises:
-            DataError: the file cannot be continued or replaced.
-            FailedError: the disk is full or the file is gone; written rows stay.
-        """
-        finished = 0
-        if resume:
-            finished = self._finished_rows()
-        elif self._has_content() and not self._settings_before()["finished"]:
-            raise DataError(
-                f"{_lines(self.path)} rows of a run that was stopped",
-                where=str(self.path),
-                do=f"continue with --resume, or remove it and {self._settings_file.name}",
-            )
-        require_writable(self.path)
-        if finished == len(self.rows):
-            write_json(self._settings_file, {"finished": True, "settings": self.settings})
-            return Written(finished, finished, 0)
-        errors = self._append(outcomes_of(self.rows[finished:]), finished)
-        return Written(len(self.rows), finished, errors)
+def write_predictions(path: Path, predictions: Predictions, *, resume: bool) -> Written:
+    """Writes the outcomes of all rows in order, as they come.
 
-    def _has_content(self) -> bool:
-        return self.path.is_file() and self.path.stat().st_size > 0
+    `PATH.settings.json` records how they were made, so that rows of two jobs never mix.
 
-    def _finished_rows(self) -> int:
-        """Number of leading rows already in the file; a partial last line is truncated."""
-        if not self._has_content():
-            return 0
-        before = self._settings_before()["settings"]
-        for key, value in self.settings.items():
-            if before.get(key) != value:
-                raise DataError(
-                    f"its rows were made with another {key}: {before.get(key)}, not {value}",
-                    where=str(self.path),
-                    do="repeat the settings, or write to another file",
-                )
+    Args:
+        resume: continue after the rows in the file; otherwise a finished file is replaced, at the
+            first outcome, and an unfinished one refused.
+
+    Raises:
+        DataError: the file cannot be continued or replaced.
+        FailedError: the disk is full or the file is gone; written rows stay.
+    """
+    rows, settings = predictions.rows, json.loads(json.dumps(predictions.settings))
+    record = path.with_name(path.name + SETTINGS_SUFFIX)
+    done = 0
+    if path.is_file() and path.stat().st_size > 0:
+        before = _record_of(path, record)
         # A last line without line break is incomplete.
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        for number, line in enumerate(lines):
-            self._require_row(number, line)
-        drop_torn_line(self.path)
-        return len(lines)
-
-    def _settings_before(self) -> dict[str, Any]:
-        before = read_json(self._settings_file) if self._settings_file.is_file() else None
-        if not isinstance(before, dict) or not {"settings", "finished"} <= before.keys():
+        lines = path.read_bytes().split(b"\n")[:-1]
+        if resume:
+            _require_same(path, before["settings"], settings)
+            for number, line in enumerate(lines):
+                _require_row(f"{path}:{number + 1}", line, rows[number : number + 1])
+            drop_torn_line(path)
+            done = len(lines)
+        elif not before["finished"]:
             raise DataError(
-                f"is no output of qvft.predict: it has no {self._settings_file.name}",
-                where=str(self.path),
-                do="name another file; what is there would be replaced",
+                f"{len(lines)} rows of a run that was stopped",
+                where=str(path),
+                do=f"continue with --resume, or remove it and {record.name}",
             )
-        return before
+    require_writable(path)
+    if done == len(rows):
+        write_json(record, {"finished": True, "settings": settings})
+        return Written(done, done, 0)
+    ordered = in_order(predictions.outcomes_of(rows[done:]))
+    first = list(itertools.islice(ordered, 1))  # before anything is replaced
+    errors = 0
+    try:
+        if not done:
+            # Emptied first, so that new settings never describe old rows.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("w").close()
+        write_json(record, {"finished": False, "settings": settings})
+        with path.open("a", encoding="utf-8") as stream:
+            for outcome in itertools.chain(first, ordered):
+                errors += outcome.error is not None
+                stream.write(line_of(rows[done + outcome.number], outcome) + "\n")
+                stream.flush()
+            to_disk(stream)
+        write_json(record, {"finished": True, "settings": settings})
+    except OSError as error:
+        raise FailedError(
+            f"{path}: cannot be written ({error.strerror}); continue with --resume"
+        ) from error
+    return Written(len(rows), done, errors)
 
-    def _require_row(self, number: int, line: bytes) -> None:
-        wanted = _named(self.rows[number]) if number < len(self.rows) else None
-        where = f"{self.path}:{number + 1}"
-        try:
-            content = json.loads(line)
-            named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
-        except (ValueError, AttributeError) as error:
-            raise DataError("is not a row of a prediction", where=where) from error
-        if named != wanted:
+
+def _record_of(path: Path, record: Path) -> dict[str, Any]:
+    found = read_json(record) if record.is_file() else None
+    if not isinstance(found, dict) or not {"settings", "finished"} <= found.keys():
+        raise DataError(
+            f"is no output of qvft.predict: it has no {record.name}",
+            where=str(path),
+            do="name another file; what is there would be replaced",
+        )
+    return found
+
+
+def _require_same(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if before.get(key) != value:
             raise DataError(
-                f"is about {named}",
-                where=where,
-                expected=f"{wanted}" if wanted else f"only {len(self.rows)} rows",
-                do="name the images and questions as before, or write to another file",
+                f"its rows were made with another {key}: {before.get(key)}, not {value}",
+                where=str(path),
+                do="repeat the settings, or write to another file",
             )
 
-    def _append(self, outcomes: Iterable[Outcome], finished: int) -> int:
-        """Writes the outcomes of the rows after the first `finished`; returns how many are errors.
 
-        The settings are written at the first outcome.
-        """
-        ordered = in_order(outcomes)
-        first = list(itertools.islice(ordered, 1))
-        errors = 0
-        try:
-            if not finished:
-                # Emptied first, so that new settings never describe old rows.
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.open("w").close()
-            write_json(self._settings_file, {"finished": False, "settings": self.settings})
-            with self.path.open("a", encoding="utf-8") as stream:
-                for outcome in itertools.chain(first, ordered):
-                    errors += outcome.error is not None
-                    stream.write(line_of(self.rows[finished + outcome.number], outcome) + "\n")
-                    stream.flush()
-                to_disk(stream)
-            write_json(self._settings_file, {"finished": True, "settings": self.settings})
-        except OSError as error:
-            raise FailedError(
-                f"{self.path}: cannot be written ({error.strerror}); continue with --resume"
-            ) from error
-        return errors
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as stream:
-        return sum(1 for _ in stream)
+def _require_row(where: str, line: bytes, wanted: Sequence[Row]) -> None:
+    """Checks that a line is about the row; `wanted` is empty after the last one."""
+    try:
+        content = json.loads(line)
+        named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
+    except (ValueError, AttributeError) as error:
+        raise DataError("is not a row of a prediction", where=where) from error
+    expected = [_named(row) for row in wanted]
+    if [named] != expected:
+        raise DataError(
+            f"is about {named}",
+            where=where,
+            expected=f"{expected[0]}" if expected else "no more rows",
+            do="name the images and questions as before, or write to another file",
+        )

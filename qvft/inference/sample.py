@@ -6,9 +6,8 @@ Shape letters: I images, B rows, K samples per row, T new tokens, V vocabulary.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.inference.decode import Prompted, generate_ids
 from qvft.inference.encoding import Encoded
-from qvft.inference.predict import common_length, prompt_ids
+from qvft.inference.predict import common_prefix, prompt_ids
 from qvft.inference.sampled import Sampled
 from qvft.models.forward_stages import continues_prefix, decode_prefix
 
@@ -95,7 +94,11 @@ def sample_rows(
     template = collator.template
     stops = {template.stop_id, template.tokenizer.eos_token_id}
     with plain_generation(model):
-        for batch in _batches(groups.values(), prompts_at_once):
+        for batch in (
+            group[start : start + prompts_at_once]
+            for group in groups.values()
+            for start in range(0, len(group), prompts_at_once)
+        ):
             length = max_new_tokens[batch[0].kind]
             settings: dict[str, Any] = {"max_new_tokens": length, "do_sample": False}
             settings["suppress_tokens"] = list(never_sampled(template)) or None
@@ -128,9 +131,8 @@ def _prompted(
     encoded = [Encoded(state) for state in states]
     head: Sequence[int] = ()
     if continues_prefix(model, {}):
-        head = reduce(lambda one, other: one[: common_length(one, other)], ids)
         # At least one token must go through the decoder.
-        head = head[: min(map(len, ids)) - 1]
+        head = common_prefix(ids)[: min(map(len, ids)) - 1]
         prefixes = decode_prefix(model, states, head)
         encoded = [Encoded(*pair) for pair in zip(states, prefixes, strict=True)]
     return [
@@ -144,13 +146,6 @@ def _prompted(
         )
         for place, ((_, row), image) in enumerate(zip(rows, image_index, strict=True))
     ]
-
-
-def _batches(groups: Iterable[list[Prompted]], size: int) -> Iterator[list[Prompted]]:
-    """Rows of one shape, at most `size` at once."""
-    for group in groups:
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
 
 
 def never_sampled(template: PromptTemplate) -> tuple[int, ...]:

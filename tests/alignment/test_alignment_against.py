@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qvft.eval import main
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 
 PLAIN = ["eval.blind=false", "data.num_workers=0"]
 OVER = "--overwrite"  # in place of the evaluation that stands there, which is another one

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
-from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.image_text_retrieval import retrieval_group
 from qvft.evaluation.metric import GroupScores
+from qvft.evaluation.rows import prediction_rows
 from qvft.evaluation.zero_shot import Classes, zero_shot_group
 from qvft.inference import distributed as shares
 from qvft.setup.alignment_model import AlignmentModel

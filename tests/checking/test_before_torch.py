@@ -168,11 +168,6 @@ MISTAKES = {
     "figure": ("explain done 1.png --out x.gif", "--out: x.gif"),
     "chart": ("bench r.yaml --chart x.gif", "--chart: x.gif"),
     "images to explain": ("explain done *.png --out x.png", "names 2 images"),
-    "no data to measure maps on": ("explain qvft/tiny-blip2 --faithfulness", "no recipe says"),
-    "no such data to measure maps on": (
-        "explain qvft/tiny-blip2 --faithfulness --recipe gone.yaml",
-        "no.jsonl: no such file",
-    ),
     "a 4-bit decoder in full": (
         "train r.yaml model.quantization.load_in_4bit=true trainable.decoder=full",
         "full with a quantised decoder",

@@ -18,7 +18,6 @@ from qvft.check import main as check
 from qvft.data.rows import Row, training_rows
 from qvft.errors import ModelError, RecipeError
 from qvft.eval import main as evaluate
-from qvft.explain import main as explain
 from qvft.export import main as export
 from qvft.json_files import complete_lines
 from qvft.log import collected_warnings
@@ -34,6 +33,7 @@ from qvft.training.prepare_training import prepare_training
 from qvft.training.training_run import TrainingRun
 from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_model
+from tools.faithfulness import measure
 from tools.tiny_blip2.geometry import tiny_config
 
 STEPS = ["train.max_steps=4", "train.texts_per_image=3", "train.eval_steps=4"]
@@ -90,7 +90,7 @@ def test_a_run_is_evaluated_asked_and_explained(run: Path, shapes: Path, tmp_pat
     image = str(shapes / "test1.png")
     assert predict([str(run), image, "--question", "Is it red?", "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 1
-    assert explain([str(run), "--faithfulness", "--limit", "2"]) == 0
+    assert measure(str(run), limit=2).n
 
 
 def test_what_is_written_is_base_and_adapter(run: Path, tmp_path: Path) -> None:

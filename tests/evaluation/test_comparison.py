@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from qvft.errors import DataError
-from qvft.evaluation.compare_runs import settings_apart
 from qvft.evaluation.comparison import Comparison, compare
+from qvft.evaluation.evaluate_against import settings_apart
 from qvft.evaluation.evaluation_facts import setting_differences
 from qvft.evaluation.pairing import differing_parts, pair
 from qvft.evaluation.rows import PredictionRow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qvft.eval import main
-from qvft.evaluation import run as evaluation
+from qvft.evaluation import evaluate as evaluation
 
 PLAIN = ["eval.blind=false", "data.num_workers=0"]
 
@@ -131,16 +131,6 @@ def test_a_copy_of_the_data_elsewhere_is_the_same_data(
     moved = Path(shutil.copytree(shapes, tmp_path / "moved"))
     run_eval(run, f"data.eval.path={moved / 'test.jsonl'}")
     assert set(reports(run)) == {"shapes-test"}
-
-
-def test_a_comparison_that_is_not_made_again_is_named(
-    run: Path, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    other = Path(shutil.copytree(run / "eval" / "shapes-test", tmp_path / "other"))
-    run_eval(run, "--against", str(other))
-    capsys.readouterr()
-    run_eval(run)
-    assert f"the comparison with {other} is not made again" in capsys.readouterr().err
 
 
 def test_what_differs_first_names_the_folder(run: Path) -> None:

@@ -55,7 +55,7 @@ def test_run_and_base_are_scored_on_the_other_data(run: Path, capsys) -> None:
 
 
 def test_evaluations_that_stand_are_used_again(run: Path, monkeypatch) -> None:
-    from qvft.evaluation import run as evaluation
+    from qvft.evaluation import evaluate as evaluation
 
     other = OTHER.format(path=data_of(run), split="train", name="elsewhere")
     first = evaluated(run, other)

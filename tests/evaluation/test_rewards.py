@@ -9,8 +9,8 @@ import pytest
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import RecipeError
+from qvft.evaluation.metrics.answers import exact_match
 from qvft.evaluation.metrics.captions import score_captions
-from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.rewards import reward_functions
 from qvft.inference.reward_function import UNTRAINED, held_out_score
 from qvft.inference.sampled import Sampled

@@ -151,22 +151,17 @@ def test_row_as_json_has_a_question_only_where_one_was_asked() -> None:
     assert "question" not in row_to_json(caption("b", "a"), {})
 
 
-def test_java_metrics_are_scored_where_they_are_asked_for(monkeypatch) -> None:
-    """METEOR's corpus score is no mean, so it has no interval; SPICE leaves out what has none."""
+def test_meteor_is_scored_where_it_is_asked_for(monkeypatch) -> None:
+    """Its corpus score is no mean of the items, so it has no interval."""
     from qvft.evaluation import caption_metrics
-    from qvft.evaluation.metrics.java import JavaMetric
 
     def score_them(references, predictions):
-        values = dict(zip(predictions, (0.5, 0.25, float("nan")), strict=True))
-        return 0.4, values
+        return 0.4, dict(zip(predictions, (0.5, 0.25), strict=True))
 
-    for name in ("METEOR", "SPICE"):
-        fake = JavaMetric(score_them, f"{name}/none", lambda: None)
-        monkeypatch.setitem(caption_metrics.BY_JAVA, name, fake)
+    monkeypatch.setattr(caption_metrics, "meteor", score_them)
     rows = [
-        PredictionRow(str(n), f"{n}.png", "caption", None, "a dog", ("a dog",)) for n in range(3)
+        PredictionRow(str(n), f"{n}.png", "caption", None, "a dog", ("a dog",)) for n in range(2)
     ]
-    found = score(rows, metrics=["meteor", "spice"])
-    assert found.metrics == {"METEOR": 0.4, "SPICE": 0.375}
-    assert set(found.intervals) == {"SPICE"}
-    assert [item.get("SPICE") for item in found.per_item] == [0.5, 0.25, None]
+    found = score(rows, metrics=["meteor"])
+    assert (found.metrics, found.intervals) == ({"METEOR": 0.4}, {})
+    assert [item.get("METEOR") for item in found.per_item] == [0.5, 0.25]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qvft.errors import RecipeError
-from qvft.inference.generation_config import check_fields, generation_fields, read_fields
+from qvft.inference.generation_config import check_fields, generation_fields
 from qvft.recipe.load import load_recipe
 
 
@@ -72,19 +72,3 @@ def test_the_recipes_length_penalty_goes_with_beams_asked_for_later(recipe_file:
     recipe = load_recipe(recipe_file, ["eval.caption.length_penalty=-1.0"])
     found = generation_fields(recipe, {"num_beams": 3})["caption"]
     assert (found["num_beams"], found["length_penalty"]) == (3, -1.0)
-
-
-def test_fields_of_a_file_leave_token_ids_and_nulls_out(tmp_path: Path) -> None:
-    content = '{"transformers_version": "5", "_x": 1, "eos_token_id": 2, "top_k": null, "top_p": 1}'
-    (tmp_path / "generation_config.json").write_text(content)
-    assert read_fields(tmp_path) == {"top_p": 1}
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [('{"num_beems": 2}', "num_beams"), ('{"max_length": 20}', "max_new_tokens"), ("[]", "a list")],
-)
-def test_a_file_with_wrong_fields_is_refused(tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / "g.json").write_text(content)
-    with pytest.raises(RecipeError, match=said):
-        read_fields(tmp_path / "g.json")

@@ -149,7 +149,7 @@ def _in_child(work: Path) -> Path:
 
 def _import_all() -> None:
     """What the programs import: in a fork it would take more time than what they do."""
-    import qvft.evaluation.run
+    import qvft.evaluation.evaluate
     import qvft.inference.predict
     import qvft.training.phases
     import qvft.training.prepare_training

@@ -28,12 +28,11 @@ CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "execfile"}
 ONE_HOME = {
     # A checkpoint's optimizer and random states, and LAVIS' files: tensors and numbers alone.
     "torch.load": {"training/checkpoints.py", "weights/export_lavis.py"},
-    # The official METEOR and SPICE, with a list of arguments each.
+    # The official METEOR, with a list of arguments.
     # `qvft sweep` starts a program per run, `qvft bench --whole` and `--serve` whole commands.
     "subprocess": {
         "benchmark/commands.py",
-        "evaluation/metrics/java/meteor.py",
-        "evaluation/metrics/java/spice.py",
+        "evaluation/metrics/meteor.py",
         "experiments/run_combinations.py",
     },
 }

@@ -1,1 +1,1 @@
-"""Explanations: attention heatmaps (saliency over patches) and their faithfulness."""
+"""Explanations: attention heatmaps (saliency over patches) of a model's words."""

@@ -103,10 +103,7 @@ def method_text(explained: Explanation, model: str) -> str:
         )
     if explained.limit:
         sentences.append(explained.limit)
-    warning = (
-        "Attention shows what was read, not what decided: --faithfulness measures what such maps "
-        "are worth for a model."
-    )
+    warning = "Attention shows what was read, not what decided (docs/explain.md)."
     return "\n".join(textwrap.fill(line, 175) for line in (" ".join(sentences), warning))
 
 

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.pixels import denormalised
-from qvft.data.rows import Row, evaluation_rows
+from qvft.data.rows import Row
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
 from qvft.errors import FailedError
-from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.evaluation.figure_formats import figure_format
 from qvft.inference.generation_config import generation_fields
 from qvft.inference.predict import predict_texts
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import read_split
 from qvft.setup.model import Loaded
-from qvft.setup.resolve_model import ResolvedModel, load_resolved, require_eval_data
+from qvft.setup.resolve_model import ResolvedModel, load_resolved
 
 logger = get_logger("qvft.explain")
 
@@ -39,7 +37,7 @@ def explain_image(opened: ResolvedModel, row: Row, *, out: Path) -> str:
     from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
 
     loaded = load_resolved(opened)
-    (text,) = _generated(loaded, opened.recipe, [row])
+    (text,) = generated_texts(loaded, opened.recipe, [row])
     (explained,) = explain_texts(loaded.model, loaded.collator, [row], [text])
     if explained is None:
         raise FailedError("the model says nothing about this image: there is no word to explain")
@@ -59,39 +57,13 @@ def explain_image(opened: ResolvedModel, row: Row, *, out: Path) -> str:
     return text
 
 
-def measure_faithfulness(opened: ResolvedModel, *, seed: int) -> Faithfulness:
-    """Faithfulness of a model's heatmaps on evaluation data, by masking.
-
-    Args:
-        seed: of the random masks and the interval.
-
-    Raises:
-        UserError: the recipe or the data is wrong.
-        FailedError: the model generates no word for any row.
-    """
-    source = require_eval_data(opened)
-    rows = evaluation_rows(read_split(opened.recipe, "eval").samples, texts=source.texts)
-    loaded = load_resolved(opened)
-    found = faithfulness(
-        loaded.model,
-        loaded.collator,
-        rows,
-        _generated(loaded, opened.recipe, rows),
-        batch_size=opened.recipe.eval.batch_size,
-        seed=seed,
-    )
-    if found is None:
-        raise FailedError(f"the model says nothing to any of {len(rows)} rows")
-    return found
-
-
 def seen_image(loaded: Loaded, row: Row) -> FloatArray:
     """The image as preprocessed for the model: (height, width, 3) in 0..1."""
     pixels = loaded.collator.pixels([row.sample.image])[0]
     return denormalised(pixels, loaded.collator.image_processor)
 
 
-def _generated(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+def generated_texts(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     """Generated text of each row, decoded as in its recipe; warns of truncated prompts."""
     for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
         logger.warning("%s", sentence)

@@ -4,7 +4,7 @@ A word's map is the text's attention to the query tokens, at the positions that 
 tokens, times the Q-Former's cross-attention of those query tokens to the patches. Both are averaged
 over heads and layers; where text attends to query tokens depends on the family
 (`models.attention_maps`). Self-attention in Q-Former and decoder is not followed, so a heatmap is
-only a hint; `faithfulness.py` measures its quality.
+only a hint; `tools/faithfulness.py` measures what it is worth.
 
 Shape letters: B rows, L row length, K things that the text reads, Q query tokens, P patches,
 R rows and C columns of patches.

@@ -13,7 +13,7 @@ from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
-from qvft.evaluation.unicode_letters import composed
+from qvft.evaluation.metrics.unicode_letters import composed
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 

@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qvft.evaluation.metrics.vqa_text import spell_and_drop_articles, strip_punctuation
-from qvft.evaluation.unicode_letters import composed
+from qvft.evaluation.metrics.unicode_letters import composed
+from qvft.evaluation.metrics.vqa import spell_and_drop_articles, strip_punctuation
 
 _ORDERS = 4
 _OPEN = "open questions, as LLaVA-Med's script (b9a98a7) has it"

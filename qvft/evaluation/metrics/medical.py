@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from qvft.evaluation.answers import (
+from qvft.evaluation.metrics.answers import (
     NORMALISATION,
     answer_tokens,
+    exact_match,
     find_yes_no,
     is_yes_no,
     normalise_answer,
     parse_yes_no,
 )
-from qvft.evaluation.metrics.exact import exact_match
 
 AnswerType = Literal["closed", "open"]
 

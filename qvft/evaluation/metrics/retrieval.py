@@ -34,23 +34,18 @@ _CELLS = 1 << 24
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Recall in both directions, and how much of it hangs on ties.
+    """Recall in both directions.
 
     Attributes:
         image_to_text: by K, percent of images with one of their texts among the K best.
         text_to_image: by K, percent of texts whose image is among the K best.
-        image_ranks: (I,) wrong texts that stand before the best right one.
-        text_ranks: (T,) images that stand before the right one.
-        tied_images: images whose best right text ties with a wrong one.
-        tied_texts: texts whose image ties with another.
+        image_ranks, text_ranks: as `image_ranks` and `text_ranks`.
     """
 
     image_to_text: dict[int, float]
     text_to_image: dict[int, float]
     image_ranks: IntArray
     text_ranks: IntArray
-    tied_images: int
-    tied_texts: int
 
 
 def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> RetrievalScores:
@@ -67,25 +62,16 @@ def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> Re
         ValueError: no matrix of numbers, NaN in it, a text without its image's row, or an image
             without a text.
     """
-    images, tied_images = image_ranks(similarity, text_image)
-    texts, tied_texts = text_ranks(similarity, text_image)
-    return RetrievalScores(
-        {cutoff: recall(images, cutoff) for cutoff in CUTOFFS},
-        {cutoff: recall(texts, cutoff) for cutoff in CUTOFFS},
-        images,
-        texts,
-        tied_images,
-        tied_texts,
+    images, texts = image_ranks(similarity, text_image), text_ranks(similarity, text_image)
+    image_to_text, text_to_image = (
+        {cutoff: 100 * float(np.mean(ranks < cutoff)) for cutoff in CUTOFFS}
+        for ranks in (images, texts)
     )
+    return RetrievalScores(image_to_text, text_to_image, images, texts)
 
 
-def recall(ranks: IntArray, cutoff: int) -> float:
-    """Percent of queries whose rank, counted from 0, is below the cutoff."""
-    return 100 * float(np.mean(ranks < cutoff))
-
-
-def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[IntArray, int]:
-    """(I,) wrong texts that score at least as much as the best right one, and images with a tie.
+def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> IntArray:
+    """(I,) wrong texts that score at least as much as the image's best right one.
 
     Raises:
         ValueError: as `retrieval_scores`.
@@ -94,8 +80,8 @@ def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[I
     return _ranks(matrix, np.arange(len(matrix)), owner)
 
 
-def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[IntArray, int]:
-    """(T,) other images that score at least as much as the right one, and texts with a tie.
+def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> IntArray:
+    """(T,) other images that score at least as much as the text's own.
 
     Raises:
         ValueError: as `retrieval_scores`.
@@ -104,42 +90,30 @@ def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[In
     return _ranks(matrix.T, owner, np.arange(len(matrix)))
 
 
-def _ranks(
-    scores: npt.NDArray, query_image: IntArray, candidate_image: IntArray
-) -> tuple[IntArray, int]:
-    """Per query the wrong candidates that score at least as much as the best right one, and the
-    number of queries with a tie; a candidate is right if its image is the query's.
+def _ranks(scores: npt.NDArray, query_image: IntArray, candidate_image: IntArray) -> IntArray:
+    """Per query, the wrong candidates that score at least as much as the best right one; a
+    candidate is right if its image is the query's.
     """
-    ranks, tied = np.empty(len(scores), dtype=np.int64), 0
+    ranks = np.empty(len(scores), dtype=np.int64)
     step = max(1, _CELLS // scores.shape[1])
     for start in range(0, len(scores), step):
         block = scores[start : start + step]
         right = candidate_image == query_image[start : start + step, None]
         best = np.where(right, block, -np.inf).max(axis=1, keepdims=True)
         ranks[start : start + step] = ((block >= best) & ~right).sum(axis=1)
-        tied += int(((block == best) & ~right).any(axis=1).sum())
-    return ranks, tied
+    return ranks
 
 
 def _checked(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[npt.NDArray, IntArray]:
     matrix, owner = np.asarray(similarity), np.asarray(text_image)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not matrix.size:
-        raise ValueError(
-            f"similarities of shape {matrix.shape} and type {matrix.dtype}; "
-            "expected numbers of shape (images, texts)"
-        )
+        raise ValueError(f"similarities of shape {matrix.shape}; expected numbers (images, texts)")
     if np.isnan(matrix).any():
         raise ValueError(f"{int(np.isnan(matrix).sum())} similarities are NaN")
     images, texts = matrix.shape
-    if owner.shape != (texts,) or owner.dtype.kind not in "iu":
-        raise ValueError(
-            f"text_image of shape {owner.shape} and type {owner.dtype}; "
-            f"expected the image's row for each of {texts} texts"
-        )
-    if owner.min() < 0 or owner.max() >= images:
-        raise ValueError(
-            f"text_image from {owner.min()} to {owner.max()}; expected rows 0 to {images - 1}"
-        )
+    is_rows = owner.shape == (texts,) and owner.dtype.kind in "iu"
+    if not is_rows or owner.min() < 0 or owner.max() >= images:
+        raise ValueError(f"text_image {owner}; expected a row below {images} for {texts} texts")
     without = np.setdiff1d(np.arange(images), owner)
     if len(without):
         raise ValueError(f"{len(without)} images have no text, first row {without[0]}")

@@ -6,14 +6,12 @@ results for images that the annotations file does not list, and scores the image
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import score_captions
-from qvft.evaluation.metrics.java import BY_JAVA
+from qvft.evaluation.metrics.meteor import DEFINITION, meteor, meteor_command
 from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
@@ -21,21 +19,23 @@ from qvft.json_files import read_json
 _DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens of composed text"
 
 
-def score_caption_files(references: Path, predictions: Path, *, also: Sequence[str] = ()) -> Scored:
+def score_caption_files(
+    references: Path, predictions: Path, *, with_meteor: bool = False
+) -> Scored:
     """Scores of a results file; `per_item` holds each image's metrics by name.
 
     Images are scored in the order of the annotations file. Of several rows for an image the first
     counts; images without a row are left out; both are counted.
 
     Args:
-        also: METEOR, SPICE, or both: what Java programs compute.
+        with_meteor: METEOR too, which a Java program computes.
 
     Raises:
         DataError: a file or row is broken, or a result's image has no reference captions.
-        MissingToolError: Java or a program that `also` needs is not installed.
+        MissingToolError: Java or the program of METEOR is not installed.
     """
-    for name in also:
-        BY_JAVA[name].require_installed()
+    if with_meteor:
+        meteor_command()
     known = read_references(references)
     results = read_results(predictions, key="image_id", text_key="caption")
     unknown = [name for name in results.texts if name not in known]
@@ -50,16 +50,15 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
     ordered = {name: results.texts[name] for name in known if name in results.texts}
     without = [name for name in known if name not in ordered]
     scores = score_captions(known, ordered)
-    metrics: dict[str, float | None] = dict(scores.corpus)
-    per_item: dict[str, dict[str, float | None]] = {
+    metrics = dict(scores.corpus)
+    per_item = {
         image: {name: values[image] for name, values in scores.per_item.items()}
         for image in ordered
     }
-    for name in dict.fromkeys(also):
-        value, items = BY_JAVA[name].score(known, ordered)
-        metrics[name] = _number(value)
+    if with_meteor:
+        metrics["METEOR"], items = meteor(known, ordered)
         for image, item in items.items():
-            per_item[image][name] = _number(item)
+            per_item[image]["METEOR"] = item
     notes = []
     if results.repeated:
         notes.append(
@@ -81,7 +80,7 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
         n=len(ordered),
         per_item=per_item,
         files={"references": references, "predictions": predictions},
-        definition="; ".join([_DEFINITION, *(BY_JAVA[name].definition for name in also)]),
+        definition="; ".join([_DEFINITION, *([DEFINITION] if with_meteor else [])]),
         counts={
             "duplicate_rows": len(results.repeated),
             "without_prediction": len(without),
@@ -121,8 +120,3 @@ def read_references(path: Path) -> dict[str, list[str]]:
             do="check that the images listed are those that are described",
         )
     return found
-
-
-def _number(value: float) -> float | None:
-    """SPICE gives a caption in which it finds nothing no score, which JSON writes as null."""
-    return None if math.isnan(value) else value

@@ -23,7 +23,6 @@ from qvft.json_files import read_json
 _DEFINITION = (
     "VQA accuracy, the official evaluator's rules of {rules}, on composed text, in percent"
 )
-_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -145,16 +144,20 @@ def _refuse(ids: Sequence[str], what: str, *, where: Path, expected: str, do: st
 
 
 def _metrics(accuracies: dict[str, float], annotated: dict[str, Annotation]) -> dict[str, Any]:
-    by_question_type, by_answer_type = defaultdict(list), defaultdict(list)
+    by_type: dict[str, dict[str, list[float]]] = {
+        "question_type": defaultdict(list), "answer_type": defaultdict(list),
+    }  # fmt: skip
     for name, accuracy in accuracies.items():
-        by_question_type[annotated[name].question_type].append(accuracy)
-        by_answer_type[annotated[name].answer_type].append(accuracy)
+        for key, groups in by_type.items():
+            groups[getattr(annotated[name], key)].append(accuracy)
     return {
         "overall": _percent(list(accuracies.values())),
-        "per_question_type": {name: _percent(found) for name, found in by_question_type.items()},
-        "per_answer_type": {name: _percent(found) for name, found in by_answer_type.items()},
+        **{
+            f"per_{key}": {name: _percent(found) for name, found in groups.items()}
+            for key, groups in by_type.items()
+        },
     }
 
 
 def _percent(accuracies: Sequence[float]) -> float:
-    return round(100 * sum(accuracies) / len(accuracies), _DIGITS)
+    return round(100 * sum(accuracies) / len(accuracies), 2)

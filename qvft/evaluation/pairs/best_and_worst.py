@@ -33,15 +33,13 @@ class Chosen:
 
     def described(self) -> str:
         """What became of the rows without a pair, in words; empty if there are none."""
-        counts = {
-            "with equal scores": self.ties,
-            "with fewer than two different texts": self.one_text,
-            "with fewer than two scores": self.unscored,
-        }
+        counts = (
+            (self.ties, "with equal scores"),
+            (self.one_text, "with fewer than two different texts"),
+            (self.unscored, "with fewer than two scores"),
+        )
         return ", ".join(
-            f"{count:,} row{'' if count == 1 else 's'} {what}"
-            for what, count in counts.items()
-            if count
+            f"{count:,} row{'s' * (count > 1)} {what}" for count, what in counts if count
         )
 
 

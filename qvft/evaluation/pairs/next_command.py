@@ -11,17 +11,17 @@ from qvft.setup.resolve_model import ResolvedModel
 NEXT_RECIPE = "recipes/medical_vqa_dpo.yaml"
 
 
-def preference_command(opened: ResolvedModel | None, pairs: Path) -> list[str]:
+def preference_command(opened: ResolvedModel, pairs: Path) -> list[str]:
     """The command that learns from the pairs: of a run with its own recipe and a tenth of its
     learning rates, since LoRA and prompts must be those of the start.
 
     Args:
-        opened: the model whose texts they are, if known.
+        opened: the model whose texts they are.
         pairs: the JSONL file.
     """
-    if opened is None or opened.kind != "run":
-        model = [] if opened is None else [f"model.id={opened.recipe.model.id}"]
-        return ["qvft", "train", NEXT_RECIPE, *model, f"data.train.path={pairs}"]
+    if opened.kind != "run":
+        model = f"model.id={opened.recipe.model.id}"
+        return ["qvft", "train", NEXT_RECIPE, model, f"data.train.path={pairs}"]
     run = opened.name.rstrip("/")
     source = f"path: {json.dumps(str(pairs), ensure_ascii=False)}"
     rates = opened.recipe.train.rates

@@ -10,10 +10,8 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.prompt import Kind
 from qvft.data.quality.texts import normal
 from qvft.data.rows import Row
-from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 from qvft.log import get_logger
@@ -23,44 +21,36 @@ logger = get_logger("qvft.pairs")
 Key = tuple[str, str]
 
 
-def texts_of_file(
-    path: Path, rows: Sequence[Row] | None = None
-) -> tuple[list[Row], list[tuple[str, ...]]]:
-    """The rows of a file with their texts, in its order; lines of one row are joined.
+def texts_of_file(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The texts of a file by row id, in its order; lines of one row are joined.
 
     A line has `texts` (a list), or one `text` or `prediction`, as `qvft predict` and `qvft eval`
-    write them, and `image`, `question`, `id`. Lines with an `error` are left out.
-
-    Args:
-        rows: rows of a dataset: a line belongs to the row with its id, else to that with its image
-            and question; lines that belong to none are left out, with a warning. None: lines have
-            `references` of their own, if any.
+    write them. It belongs to the row with its `id`, else to that with its `image` and `question`;
+    lines that belong to none are left out, with a warning, and lines with an `error` without.
 
     Raises:
         DataError: an invalid line, or no line belongs to any row.
     """
-    by_id: dict[str, Row] = {}
+    by_id = {row.id: row for row in rows}
     by_image: dict[Key, Row] = {}
-    for row in rows or ():
-        by_id[row.id] = row
+    for row in rows:
         by_image.setdefault(_key(row.sample.image.name, row.question), row)
-    found: dict[str, tuple[Row, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     lines, strangers = 0, []
-    for where, line, image in _lines(path):
+    for line, image in _lines(path):
         lines += 1
         question = line.text("question") if line.get("question") is not None else None
         known = by_id.get(str(line.get("id"))) or by_image.get(_key(str(image), question))
-        if rows is not None and known is None:
-            strangers.append(where)
-            continue
-        row = known or _row(line, image, question)
-        found.setdefault(row.id, (row, []))[1].extend(_texts(line))
+        if known is None:
+            strangers.append(line.where)
+        else:
+            found.setdefault(known.id, []).extend(_texts(line))
     if not found:
         raise DataError(
             "no line belongs to a row of the data" if lines else "no texts",
             where=str(path),
             expected="lines with the `id`, or the `image` and `question`, of the data's rows",
-            do="name the data that the predictions were made on",
+            do="name the data that the predictions were made on with --data",
         )
     if strangers:
         logger.warning(
@@ -69,35 +59,22 @@ def texts_of_file(
             lines,
             strangers[0],
         )
-    return [row for row, _ in found.values()], [tuple(own) for _, own in found.values()]
+    return found
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Record, Path]]:
-    """Each line with its position and the path of its image."""
+def _lines(path: Path) -> Iterator[tuple[Record, Path]]:
+    """Each line with the path of its image."""
     guard = PathGuard(path.parent, allow_paths_outside_root=True)
     for number, values in read_jsonl(path):
-        where = f"{path}:{number}"
-        line = Record(values, where)
+        line = Record(values, f"{path}:{number}")
         if "error" in line:
             continue
         written = line.text("image")
         # `qvft predict` writes paths from the working folder, JSONL files from their own.
-        from_here = Path(written)
-        image = from_here if from_here.exists() else guard.image(written, "image", where=where).path
-        yield where, line, image
-
-
-def _row(line: Record, image: Path, question: str | None) -> Row:
-    references: tuple[str, ...] = ()
-    if line.get("references"):
-        references = fields.answers(line["references"], "references", where=line.where)
-    kind: Kind = "caption" if question is None else "question"
-    sample = Sample(str(image), ImageFile(image))
-    name = f"{image}" if question is None else f"{image}#{question}"
-    row_id = line.identifier("id") if line.get("id") is not None else name
-    target = references[0] if references else ""
-    meta = line.get("meta") or {}
-    return Row(row_id, sample, kind, question, target, references, dict(meta))
+        image = Path(written)
+        if not image.exists():
+            image = guard.image(written, "image", where=line.where).path
+        yield line, image
 
 
 def _texts(line: Record) -> list[str]:

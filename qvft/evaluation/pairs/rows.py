@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import Pair, Sample
 from qvft.errors import RecipeError
@@ -53,25 +52,6 @@ def rows_for(
     recipe = opened.recipe.model_copy(update={"data": data.model_copy(update=train)})
     split = read_split(recipe, "train")
     return evaluation_rows(split.samples, texts=split.source.texts)
-
-
-def rows_of(source: Source) -> list[Row]:
-    """As `rows_for`, without a model; images are not checked.
-
-    Raises:
-        DataError: as `read_samples`.
-    """
-    samples = read_samples(
-        source.format,
-        source.path or "",
-        split=source.split,
-        images=source.images,
-        columns=source.columns or None,
-        class_texts=source.class_texts or None,
-        limit=source.limit,
-        allow_paths_outside_root=source.allow_paths_outside_root,
-    )
-    return evaluation_rows(samples, texts=source.texts)
 
 
 def samples_with(pairs: Iterable[tuple[Row, Pair]]) -> list[Sample]:

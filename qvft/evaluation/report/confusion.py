@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qvft.evaluation.answers import is_yes_no, normalise_answer, parse_yes_no
+from qvft.evaluation.metrics.answers import is_yes_no, normalise_answer, parse_yes_no
 from qvft.evaluation.rows import PredictionRow
 
 MOST_ANSWERS = 12

@@ -6,57 +6,44 @@ import html
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
+from markupsafe import Markup
 from pydantic import Field, field_validator
 
 from qvft.evaluation.evaluation_facts import Part
 from qvft.evaluation.report.phases import PhaseFacts
 
-_LEFT, _TOP, _BOTTOM = 44, 12, 28
+WIDTH = 560
+_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 240, 44, 104, 12, 28
+"""In pixels; the last values stand on the right."""
 _MARKS = 20
 """Room above the plot for the names of phases."""
 _LETTER = 6.7
 """Width of a letter of 12 pixels, generously."""
 
 
-class LossPoint(Part):
-    """A logged step of training; either loss may be absent. NaN and infinity are stored as
-    absent."""
+class LoggedPoint(Part):
+    """A logged step; what was not logged or is not finite is null."""
 
     phase: str | None = Field(None, description="name of the phase; null in older reports")
     step: int = Field(description="optimizer step, counted anew in each phase")
+
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class LossPoint(LoggedPoint):
+    """A logged step of training; either loss may be absent."""
+
     loss: float | None = Field(None, description="of training")
     eval_loss: float | None = Field(None, description="of the evaluation data while training")
 
-    @field_validator("loss", "eval_loss")
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
 
-
-class Point(Protocol):
-    """A logged step; the phase is None in older reports."""
-
-    @property
-    def phase(self) -> str | None: ...
-
-    @property
-    def step(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Size:
-    """Name of a chart's class, and its measures in pixels; `right` is left for the last values."""
-
-    name: str
-    width: int
-    height: int
-    right: int
-
-
-WIDE = Size("wide", 1030, 260, 104)
-NARROW = Size("narrow", 360, 240, 92)
+Curves = Mapping[str, Sequence[tuple[LoggedPoint, float | None]]]
+"""Values at logged steps, by the name of the curve."""
 
 
 @dataclass(frozen=True)
@@ -68,46 +55,46 @@ class _Spot:
     value: float
 
 
-def loss_chart(
-    points: Sequence[LossPoint], phases: Sequence[PhaseFacts] = (), *, size: Size = WIDE
-) -> str:
-    """An `<svg>` of training and evaluation loss by step, of the values that are finite.
+def loss_chart(points: Sequence[LossPoint], phases: Sequence[PhaseFacts] = ()) -> Markup:
+    """`line_chart` of training and evaluation loss."""
+    curves = {"train": [(p, p.loss) for p in points], "eval": [(p, p.eval_loss) for p in points]}
+    return line_chart(curves, phases, what="Loss", dotted=("eval",))
+
+
+def line_chart(
+    curves: Curves,
+    phases: Sequence[PhaseFacts],
+    *,
+    what: str,
+    dotted: Collection[str] = (),
+    classes: Sequence[str] = ("train", "eval"),
+) -> Markup:
+    """An `<svg>` of curves by step, of the values that are finite; empty if there are none.
 
     With several phases the steps go on from one to the next, a curve is cut where a phase begins,
     and a dashed line with its name marks the place.
 
     Args:
-        points: in the order in which they were logged.
+        curves: in the order in which they were logged.
         phases: in order. Points of none of them begin at step 0.
+        what: what is drawn, for readers of the page's text.
+        dotted: names of curves with a dot per value.
+        classes: style of each curve.
     """
-    curves = {"train": [(p, p.loss) for p in points], "eval": [(p, p.eval_loss) for p in points]}
-    return line_chart(curves, phases, what="Loss", size=size, dotted=("eval",))
-
-
-def line_chart(
-    curves: Mapping[str, Sequence[tuple[Point, float | None]]],
-    phases: Sequence[PhaseFacts],
-    *,
-    what: str,
-    size: Size,
-    dotted: Collection[str] = (),
-    classes: Sequence[str] = ("train", "eval"),
-) -> str:
-    """As `loss_chart`, of curves by name."""
     points = [point for curve in curves.values() for point, _ in curve]
     starts, total = _starts(points, phases)
     class_of = dict(zip(curves, classes, strict=False))
     pieces_of = {name: _cut(curve, starts) for name, curve in curves.items()}
     spots = [spot for pieces in pieces_of.values() for piece in pieces for spot in piece]
     if not spots:
-        return ""
+        return Markup()
     values = [spot.value for spot in spots]
     marks = starts if len(starts) > 1 else {}
     top = _TOP + (_MARKS if marks else 0)
     low_y, high_y, ticks_y = _axis(min(values), max(values))
     last_step = max(total, *(spot.at for spot in spots))
     low_x, high_x, ticks_x = _axis(0, last_step, whole=True)
-    right, bottom = size.width - size.right, size.height - _BOTTOM
+    right, bottom = WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def x(step: float) -> float:
         return round(_LEFT + (right - _LEFT) * (step - low_x) / (high_x - low_x), 1)
@@ -116,7 +103,7 @@ def line_chart(
         return round(bottom - (bottom - top) * (value - low_y) / (high_y - low_y), 1)
 
     parts = [
-        f'<svg class="chart {size.name}" viewBox="0 0 {size.width} {size.height}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{what} by step: {_description(pieces_of, marks)}">'
     ]
     for tick in ticks_y:
@@ -126,7 +113,7 @@ def line_chart(
     for tick in (tick for tick in ticks_x if tick <= last_step):
         parts.append(_text("tick", x(tick), bottom + 18, f"{tick:g}", anchor="middle"))
     parts.append(_text("tick", right + 34, bottom + 18, "step"))
-    places = [*(x(start) for start in marks.values()), size.width]
+    places = [*(x(start) for start in marks.values()), WIDTH]
     for index, (name, start) in enumerate(marks.items()):
         ends = (places[index], places[index + 1])
         parts.append(_mark(f"{index + 1} {name}", start, ends, top=top, bottom=bottom))
@@ -149,10 +136,12 @@ def line_chart(
             last = pieces[-1][-1]
             label = f"{name} {last.value:.3g}"
             parts.append(_text(f"label {kind}", x(last.at) + 10, heights[name] + 4, label))
-    return "".join([*parts, "</svg>"])
+    return Markup("".join([*parts, "</svg>"]))
 
 
-def _starts(points: Sequence[Point], phases: Sequence[PhaseFacts]) -> tuple[dict[str, int], int]:
+def _starts(
+    points: Sequence[LoggedPoint], phases: Sequence[PhaseFacts]
+) -> tuple[dict[str, int], int]:
     """Steps taken before each phase in which any was taken, and in all of them."""
     starts: dict[str, int] = {}
     total = 0
@@ -165,7 +154,9 @@ def _starts(points: Sequence[Point], phases: Sequence[PhaseFacts]) -> tuple[dict
     return starts, total
 
 
-def _cut(curve: Sequence[tuple[Point, float | None]], starts: dict[str, int]) -> list[list[_Spot]]:
+def _cut(
+    curve: Sequence[tuple[LoggedPoint, float | None]], starts: dict[str, int]
+) -> list[list[_Spot]]:
     """The finite values of a curve, in a piece for each phase."""
     pieces: dict[str | None, list[_Spot]] = {}
     for point, value in curve:

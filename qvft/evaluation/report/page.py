@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from PIL import Image
 
 from qvft.errors import ImageError
@@ -19,15 +17,14 @@ from qvft.evaluation.comparison import ChangedItem, Comparison
 from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.confusion import confusions
 from qvft.evaluation.report.grid import choose_items
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
+from qvft.evaluation.report.loss_chart import loss_chart
 from qvft.evaluation.report.phases import phase_lines
-from qvft.evaluation.report.preference import preference_section
+from qvft.evaluation.report.preference_and_reward import preference_section, reward_section
 from qvft.evaluation.report.progress_page import page_environment
 from qvft.evaluation.report.report import Report
-from qvft.evaluation.report.reward import reward_section
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import main_score, main_scores
+from qvft.evaluation.scoring import main_metric, main_score, main_scores
 from qvft.files import write_text
 from qvft.json_files import write_json
 
@@ -82,8 +79,9 @@ def _page(
     environment.filters["signed"] = signed
     environment.globals["extra_means"] = extra_means
     changed = {item.id: item for item in report.against.changed} if report.against else {}
-    moves = {i: changed[row.id].change for i, row in enumerate(rows) if row.id in changed}
-    shown = choose_items(rows, per_item, grid, moves)
+    shown = choose_items(
+        rows, per_item, grid, {i for i, row in enumerate(rows) if row.id in changed}
+    )
     page = environment.get_template("report.html.j2").render(
         report=report,
         headlines=_headlines(report),
@@ -91,11 +89,7 @@ def _page(
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
         phases=phase_lines(report.phases),
         confusions=confusions(rows),
-        charts=[
-            Markup(loss_chart(report.loss_curve, report.phases, size=size))
-            for size in (WIDE, NARROW)
-            if report.loss_curve
-        ],
+        loss=loss_chart(report.loss_curve, report.phases),
         preference=preference_section(report.preference_curve, report.phases),
         reward=reward_section(report.reward_curve, report.phases),
         against=report.against and _compared(report, report.against),
@@ -190,6 +184,7 @@ def _card(
             picture = thumbnail(image_for(row.image))
         except (ImageError, OSError):
             problem = "the image could not be read"
+    metric = main_metric(scores)
     return {
         "index": index,
         "row": row,
@@ -197,22 +192,13 @@ def _card(
         "main": main_score(scores),
         # A short caption that equals its reference has a CIDEr below 10.
         "right": main_score(scores) >= 0.999 or scores.get("caption_exact_match") == 1,
-        "scores": _card_scores(scores),
+        "scores": {} if metric is None else {metric: scores[metric]},
         "parsed": scores.get("parsed", ""),
         "picture": picture,
         "problem": problem,
         "change": change,
         "values": {key: list(values) for key, values in item_values(row).items()},
     }
-
-
-def _card_scores(scores: Mapping[str, float | str]) -> dict[str, float | str]:
-    """The scores on an item's card: those of the first line of which it has any."""
-    lines: dict[int, list[str]] = defaultdict(list)
-    for name, score in known_scores().items():
-        if score.card is not None and name in scores:
-            lines[score.card].append(name)
-    return {name: scores[name] for name in sorted(lines[min(lines)])} if lines else {}
 
 
 def _compared(report: Report, found: Comparison) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from qvft.evaluation.report.completions import completions_of
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, LossPoint, line_chart, loss_chart
+from qvft.evaluation.report.loss_chart import LoggedPoint, LossPoint, line_chart, loss_chart
 from qvft.files import write_text
 from qvft.json_files import complete_lines
 from qvft.log import get_logger, is_main_process
@@ -74,9 +74,7 @@ def drawn(folder: Path, line: str, running: bool) -> str:
         line=line,
         running=running,
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
-        loss=[Markup(loss_chart(points, phases, size=size)) for size in (WIDE, NARROW)]
-        if points
-        else [],
+        loss=loss_chart(points, phases),
         charts=[
             *(_chart(name, evaluated, phases) for name in _metrics(evaluated)),
             *([_chart("learning_rate", logged, phases)] if logged else []),
@@ -110,8 +108,8 @@ def _metrics(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _chart(name: str, rows: Sequence[Mapping[str, Any]], phases: Any) -> tuple[str, Markup]:
     """Title and chart of a key of metrics.jsonl."""
-    values = [(LossPoint(phase=row["phase"], step=row["step"]), row.get(name)) for row in rows]
+    values = [(LoggedPoint(phase=row["phase"], step=row["step"]), row.get(name)) for row in rows]
     title = name.removeprefix("eval_").replace("generated/", "of generated texts: ")
     title = title.replace("_", " ")
     dotted = () if name == "learning_rate" else ("",)
-    return title, Markup(line_chart({"": values}, phases, what=title, size=NARROW, dotted=dotted))
+    return title, line_chart({"": values}, phases, what=title, dotted=dotted)

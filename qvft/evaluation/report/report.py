@@ -12,8 +12,7 @@ from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts,
 from qvft.evaluation.report.completions import Completion
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseFacts
-from qvft.evaluation.report.preference import PreferencePoint
-from qvft.evaluation.report.reward import RewardPoint
+from qvft.evaluation.report.preference_and_reward import PreferencePoint, RewardPoint
 from qvft.evaluation.scoring import Scores
 
 

@@ -78,26 +78,6 @@ def difference_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def retention_table(report: Mapping[str, Any]) -> Table:
-    """What the run forgot: per data set of `eval.retention`, the run beside its base."""
-    table = Table(
-        title="other data than the domain's (eval.retention)",
-        title_justify="left",
-        caption="Difference: run minus base. Interval: 95 %, paired, whole images drawn.",
-        caption_justify="left",
-    )
-    table.add_column("data")
-    table.add_column("metric")
-    for name in ("run", "base", "difference", "95 % interval"):
-        table.add_column(name, justify="right")
-    for name, found in report["retention"].items():
-        for metric in headline(found["metrics"]):
-            one, unit = found["metrics"][metric], found["units"].get(metric, "")
-            values = figure(one["a"], unit), figure(one["b"], unit), signed(one["difference"], unit)
-            table.add_row(name, metric, *values, signed_ends(one["interval"], unit))
-    return table
-
-
 def column_names(a: str, b: str) -> tuple[str, str]:
     """Two evaluations' names, as short as they can be told apart."""
     short = _short(a), _short(b)
@@ -110,29 +90,6 @@ def _short(name: str) -> str:
     if len(parts) > 2 and parts[-2].startswith("eval"):
         return parts[-3] if parts[-2] == "eval" else f"{parts[-3]}/{parts[-2]}"
     return parts[-1]
-
-
-def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Headline scores of several reports side by side; the last one's blind figure at the end."""
-    table = Table()
-    table.add_column("metric")
-    for name in reports:
-        table.add_column(name, justify="right")
-    blinds = [r["baselines"]["blind"] for r in reports.values() if "blind" in r["baselines"]]
-    blind = blinds[-1] if blinds else None
-    if blind is not None:
-        table.add_column("blind", justify="right")
-    everything = {key for report in reports.values() for key in report["metrics"]}
-    for metric in headline(dict.fromkeys(everything, 0.0)):
-        units = [report["units"].get(metric, "") for report in reports.values()]
-        cells = [
-            figure(report["metrics"].get(metric), unit)
-            for report, unit in zip(reports.values(), units, strict=True)
-        ]
-        if blind is not None:
-            cells.append(figure(blind.get(metric), next(filter(None, units), "")))
-        table.add_row(metric, *cells)
-    return table
 
 
 def headline(metrics: Mapping[str, float]) -> list[str]:

@@ -10,8 +10,7 @@ from qvft.adapters.manifest import read_manifest
 from qvft.evaluation.report.completions import completions_of
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts, SourceShare
-from qvft.evaluation.report.preference import preference_curve
-from qvft.evaluation.report.reward import reward_curve
+from qvft.evaluation.report.preference_and_reward import preference_curve, reward_curve
 from qvft.json_files import complete_lines
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.recipe_lock import read_lock

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from qvft.evaluation.metrics.java.official import java_command
+from qvft.evaluation.metrics.meteor import java_command
 from qvft.evaluation.metrics.tokenize import DROPPED
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,7 +31,7 @@ def program() -> list[str]:
     Raises:
         MissingToolError: Java or the jar is not installed.
     """
-    java, folder = java_command("PTB tokenisation", (_JAR,), do="reinstall it")
+    java, folder = java_command("PTB tokenisation", (_JAR,))
     return [*java, "-cp", str(folder / _JAR), _CLASS, "-preserveLines", "-lowerCase"]
 
 

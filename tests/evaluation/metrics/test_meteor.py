@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qvft.errors import DataError, FailedError, UserError
-from qvft.evaluation.metrics.java import meteor as meteor_module
-from qvft.evaluation.metrics.java.meteor import meteor
-from qvft.evaluation.metrics.java.official import MissingToolError, java_command
+from qvft.errors import DataError, FailedError, MissingToolError, UserError
+from qvft.evaluation.metrics import meteor as meteor_module
+from qvft.evaluation.metrics.meteor import meteor, meteor_command
 
 # The jar prints doubles in full, so its scores arrive unrounded.
 EXACT = 1e-15
@@ -19,7 +18,7 @@ EXACT = 1e-15
 @pytest.fixture(scope="module")
 def jar() -> None:
     try:
-        java_command("METEOR", ("meteor/meteor-1.5.jar",), do="reinstall it")
+        meteor_command()
     except MissingToolError as error:
         pytest.skip(str(error))
 
@@ -97,9 +96,8 @@ def test_awkward_captions_are_scored_each_in_its_place(jar: None) -> None:
 
 
 def test_a_program_that_hangs_is_ended(jar: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meteor_module, "_SECONDS_TO_START", 0.0)
-    monkeypatch.setattr(meteor_module, "_SECONDS_AN_ITEM", 0.01)
-    with pytest.raises(FailedError, match="did not answer in time"):
+    monkeypatch.setattr(meteor_module, "_most_seconds", lambda items: 0.01)
+    with pytest.raises(FailedError, match="did not end in time"):
         meteor({"x": ["a dog"]}, {"x": "a dog"})
 
 

@@ -48,13 +48,11 @@ def test_ties_count_against_the_model_whatever_their_order() -> None:
     assert scores.image_ranks.tolist() == [4, 4, 4]
     assert scores.text_ranks.tolist() == [2] * 6
     assert scores.image_to_text == {1: 0.0, 5: 100.0, 10: 100.0}
-    assert (scores.tied_images, scores.tied_texts) == (3, 6)
 
 
 def test_ties_among_an_images_own_texts_cost_nothing() -> None:
     scores = retrieval_scores([[0.9, 0.9, 0.1], [0.1, 0.1, 0.7]], OWNER)
     assert scores.image_to_text[1] == scores.text_to_image[1] == 100.0
-    assert (scores.tied_images, scores.tied_texts) == (0, 0)
 
 
 def test_without_ties_it_equals_sorting_every_row() -> None:
@@ -79,7 +77,6 @@ def test_blocks_do_not_change_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = retrieval_scores(similarity, owner)
     assert blocks.image_ranks.tolist() == whole.image_ranks.tolist()
     assert blocks.text_ranks.tolist() == whole.text_ranks.tolist()
-    assert (blocks.tied_images, blocks.tied_texts) == (whole.tied_images, whole.tied_texts)
 
 
 def test_pairs_that_were_not_scored_come_last() -> None:
@@ -102,10 +99,10 @@ def test_half_precision_is_compared_as_it_is() -> None:
         ([0.1, 0.2], [0, 1], r"shape \(2,\)"),
         ([["a"]], [0], "expected numbers"),
         (np.zeros((0, 0)), [], "expected numbers"),
-        ([[0.1, 0.2]], [0], r"text_image of shape \(1,\)"),
-        ([[0.1, 0.2]], [0.0, 0.0], "float64"),
-        ([[0.1, 0.2]], [0, 1], "expected rows 0 to 0"),
-        ([[0.1, 0.2]], [-1, 0], "from -1 to 0"),
+        ([[0.1, 0.2]], [0], "expected a row below 1 for 2 texts"),
+        ([[0.1, 0.2]], [0.0, 0.0], "expected a row"),
+        ([[0.1, 0.2]], [0, 1], "expected a row"),
+        ([[0.1, 0.2]], [-1, 0], "expected a row"),
         ([[0.1], [0.2]], [1], "1 images have no text, first row 0"),
     ],
 )

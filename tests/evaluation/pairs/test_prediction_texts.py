@@ -37,24 +37,8 @@ def test_lines_are_found_by_id_or_by_image_and_question(tmp_path: Path, rows, ca
         {"image": "a.png", "error": "no such file"},
         {"image": "./a.png", "texts": ["z"]},
     )
-    found, texts = texts_of_file(file, rows)
-    assert [row.id for row in found] == ["q1", "a"]
-    assert texts == [("cat", "dog"), ("y", "z")] or texts == [("cat", "dog", "bird"), ("y", "z")]
+    assert texts_of_file(file, rows) == {"q1": ["cat", "dog", "bird"], "a": ["y", "z"]}
     assert "belong to no row of the data" in caplog.text
-
-
-def test_references_of_the_lines_are_enough(tmp_path: Path) -> None:
-    line = {"id": 3, "image": "a.png", "question": "What?", "references": ["cat", "a cat"]}
-    file = written(
-        tmp_path / "texts.jsonl",
-        {**line, "texts": ["cat", "dog"]},
-        {"image": "b.png", "texts": ["one", "two"]},
-    )
-    (asked, captioned), texts = texts_of_file(file)
-    assert (asked.id, asked.kind, asked.references) == ("3", "question", ("cat", "a cat"))
-    assert (captioned.kind, captioned.references) == ("caption", ())
-    assert asked.sample.image.name == str(tmp_path / "a.png")
-    assert texts == [("cat", "dog"), ("one", "two")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qvft.evaluation.report.page import write_report
-from qvft.evaluation.report.preference import preference_curve, preference_section
+from qvft.evaluation.report.preference_and_reward import preference_curve, preference_section
 from qvft.evaluation.report.report import Report
 
 
@@ -54,7 +54,7 @@ def test_the_page_has_first_and_last_values_and_charts(
     page = (tmp_path / "report.html").read_text()
     section = page[page.index('id="preference"') :]
     assert ("less likely than when" in section) == fell
-    assert section.count('<svg class="chart wide"') == 2
+    assert section.count('<svg class="chart"') == 2
     assert "rejected -32" in section and ">0.75<" in section
     content = json.loads((tmp_path / "report.json").read_text())
     assert Report(**content).preference_curve == points

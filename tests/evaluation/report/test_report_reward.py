@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qvft.evaluation.report.page import write_report
+from qvft.evaluation.report.preference_and_reward import reward_curve
 from qvft.evaluation.report.report import Report
-from qvft.evaluation.report.reward import reward_curve
 
 
 def logged(*held_out: float) -> list[dict]:

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from qvft.evaluation.report.table import (
     column_names,
-    comparison_table,
     difference_table,
     figure,
     headline,
@@ -52,28 +51,6 @@ def test_the_table_prints() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(score_table(REPORT))
     assert "41.3 %" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_reports_stand_side_by_side_with_the_last_blind_figure() -> None:
-    base = {**REPORT, "metrics": {"exact_match": 3.0}, "baselines": {"blind": {"exact_match": 1}}}
-    tuned = {**REPORT, "baselines": {"blind": {"exact_match": 11.0, "CIDEr": 0.5}}}
-    assert cells(comparison_table({"base": base, "tuned": tuned})) == [
-        ["metric", "base", "tuned", "blind"],
-        ["exact_match", "3.0 %", "41.3 %", "11.0 %"],
-        ["CIDEr", "–", "1.234", "0.500"],
-    ]
-
-
-def test_without_a_blind_figure_there_is_no_such_column() -> None:
-    table = comparison_table({"a": {**REPORT, "baselines": {}}})
-    assert cells(table)[0] == ["metric", "a"]
-
-
-def test_the_blind_figure_keeps_its_unit_where_the_last_report_lacks_the_metric() -> None:
-    asked = {**REPORT, "baselines": {"blind": {"exact_match": 11.0}}}
-    captioned = {**REPORT, "metrics": {"CIDEr": 1.0}, "units": {"CIDEr": "0..10"}, "baselines": {}}
-    table = cells(comparison_table({"asked": asked, "captioned": captioned}))
-    assert table[1] == ["exact_match", "41.3 %", "–", "11.0 %"]
 
 
 def test_closed_and_open_scores_stand_instead_of_their_mixture() -> None:

@@ -4,14 +4,14 @@ import unicodedata
 
 import pytest
 
-from qvft.evaluation.answers import (
+from qvft.evaluation.metrics.answers import (
     answer_tokens,
+    exact_match,
     find_yes_no,
     is_yes_no,
     normalise_answer,
     parse_yes_no,
 )
-from qvft.evaluation.metrics.exact import exact_match
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
-"""Answer normalisation: when two answers are equal, and when an answer is yes or no."""
+"""Exact match of normalised answers, and whether an answer is yes or no."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from qvft.evaluation.unicode_letters import RUN, composed
+from qvft.evaluation.metrics.unicode_letters import RUN, composed
 
 NORMALISATION = (
     "composed (Unicode NFC), lower-cased, blanks collapsed to one, outer blanks and one trailing "
     "full stop of any script removed"
+)
+EXACT_MATCH = (
+    "exact_match/v2: share of items whose prediction equals one of the references, "
+    f"both {NORMALISATION}."
 )
 
 YesNo = Literal["yes", "no", "unparseable"]
@@ -28,6 +32,12 @@ def normalise_answer(text: str) -> str:
     """The text in NFC and lower case, with whitespace collapsed, without a final full stop."""
     plain = " ".join(composed(text).lower().split())
     return plain[:-1].rstrip() if plain.endswith(_FULL_STOPS) else plain
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1 if the prediction equals any reference after `normalise_answer`, else 0."""
+    given = normalise_answer(prediction)
+    return float(any(given == normalise_answer(reference) for reference in references))
 
 
 def answer_tokens(text: str) -> list[str]:

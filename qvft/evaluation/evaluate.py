@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
 from qvft.data.truncation import cut_rows
-from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import (
     BLIND,
     BLIND_DEFINITION,
@@ -28,15 +26,14 @@ from qvft.evaluation.likelihoods import likelihood_groups, likelihood_values
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
+    choose_folder,
     evaluations_called,
-    place_of,
     require_replaceable,
-    warn_of_lost_comparison,
 )
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
 from qvft.evaluation.report.verdict import retention_verdicts, verdicts
-from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.rows import PredictionRow, prediction_rows
 from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
@@ -63,11 +60,10 @@ NOTHING: Retained = {}
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Result of an evaluation."""
+    """A report, and the folder that it was written to."""
 
     folder: Path
     report: Report
-    rows: list[PredictionRow]
 
 
 def evaluate(
@@ -84,8 +80,8 @@ def evaluate(
     Args:
         load: gives the task's model; None: it is loaded here.
         retention: comparisons with the base on other data, see `retention.py`.
-        folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
-            earlier report is replaced when the new one is complete.
+        folder: from `choose_folder`; an earlier report in it is replaced when the new one is
+            complete.
 
     Raises:
         UserError: the folder has other content, or the checkpoint is wrong.
@@ -103,12 +99,9 @@ def evaluate(
         for text in warnings:
             logger.warning("%s", text)
     with replacing(folder) as partial:
-        if is_main_process():
-            if not overwrite:
-                place_of(task, folder, named=True)  # another process may have been faster
-            if compare is None:
-                warn_of_lost_comparison(folder)
-        outcomes = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
+        if is_main_process() and not overwrite:
+            choose_folder(task, folder, named=True)  # another process may have been faster
+        outcomes = _generate(loaded, task)
         answers = [one.texts[0] for one in outcomes]
         items = prediction_rows(task.rows, answers)
         with kept_on_failure(items, folder):
@@ -155,7 +148,7 @@ def evaluate(
                 **training_facts(task.opened),
             )
             write(partial, task, report, items, scores)
-    return Evaluated(folder, report, items)
+    return Evaluated(folder, report)
 
 
 def evaluate_again(
@@ -187,7 +180,7 @@ def evaluate_again(
     )
     with replacing(stored.folder) as partial:
         write(partial, task, report, items, scores)
-    return Evaluated(stored.folder, report, items)
+    return Evaluated(stored.folder, report)
 
 
 def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
@@ -209,35 +202,25 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
     return {}
 
 
-def _generate(
-    loaded: Loaded, task: Task, *, blind: bool = False, stream_to: Path | None = None
-) -> list[Outcome]:
-    """Generates each row's text, streamed to a file as batches finish; ranks its candidates."""
+def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcome]:
+    """Generates each row's text, and ranks its candidates."""
     recipe = task.opened.recipe
     require_candidates_fit(recipe, loaded.base, loaded.template, task.rows)
     images = [row.sample for row in task.rows]
     if blind:
         swapped = blind_images(task.split.samples, seed=recipe.run.seed)
         images = [swapped[sample.id] for sample in images]
-    found: dict[int, Outcome] = {}
-    with stream_to.open("w", encoding="utf-8") if stream_to else nullcontext() as stream:
-        for outcome in predict_shared(
-            loaded.model,
-            loaded.collator,
-            task.rows,
-            images,
-            generation=task.generation,
-            batch_size=recipe.eval.batch_size,
-            workers=recipe.data.num_workers,
-            label="blind" if blind else "evaluate",
-            scoring=task.scoring(),
-        ):
-            found[outcome.number] = outcome
-            if stream:
-                row = {"id": task.rows[outcome.number].id, "prediction": outcome.texts[0]}
-                stream.write(json.dumps(row) + "\n")
-                stream.flush()
-    return [found[number] for number in range(len(task.rows))]
+    return predict_shared(
+        loaded.model,
+        loaded.collator,
+        task.rows,
+        images,
+        generation=task.generation,
+        batch_size=recipe.eval.batch_size,
+        workers=recipe.data.num_workers,
+        label="blind" if blind else "evaluate",
+        scoring=task.scoring(),
+    )
 
 
 def _scored(task: Task, items: Sequence[PredictionRow], outcomes: Sequence[Outcome]) -> Scores:

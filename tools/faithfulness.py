@@ -1,4 +1,5 @@
-"""Faithfulness of heatmaps: the drop in log-likelihood when the brightest patches are masked.
+"""Faithfulness of attention heatmaps, measured by masking patches:
+`python -m tools.faithfulness MODEL [--recipe R] [--limit N] [--json F]`.
 
 A fifth of the patches is set to zero after normalisation, i.e. to the mean colour: once the
 brightest fifth of the heatmap, and several times a random fifth. If the heatmap is faithful, the
@@ -11,7 +12,10 @@ Shape letters: B rows, R rows and C columns of patches, L row length.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,9 +27,14 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED, Collator
-from qvft.data.rows import Row
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import FailedError
+from qvft.evaluation.explanation.explain import generated_texts
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts, target_batch
 from qvft.evaluation.stats import paired_difference
+from qvft.files import given_path
+from qvft.json_files import write_json
+from qvft.log import exit_status
 from qvft.models.forward_stages import (
     decode_hidden,
     embed_rows,
@@ -34,6 +43,8 @@ from qvft.models.forward_stages import (
     logits_of,
     read_images,
 )
+from qvft.setup.data import read_split
+from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
 
 SHARE = 0.2
 """Share of masked patches."""
@@ -224,3 +235,53 @@ def _chosen(shape: tuple[int, ...], order: npt.NDArray[np.int64]) -> npt.NDArray
     mask = np.zeros(math.prod(shape), dtype=bool)
     mask[order[: masked_count(mask.size)]] = True
     return mask.reshape(shape)
+
+
+def measure(
+    model: str, *, recipe: str | None = None, limit: int | None = None, seed: int = 0
+) -> Faithfulness:
+    """Faithfulness of a model's heatmaps on the evaluation data of its recipe, or of another.
+
+    Raises:
+        UserError: the recipe or the data is wrong.
+        FailedError: the model generates no word for any row.
+    """
+    overrides = [] if limit is None else [f"data.eval.limit={limit}"]
+    opened = resolve_model(model, recipe_path=recipe, overrides=overrides)
+    source = require_eval_data(opened)
+    rows = evaluation_rows(read_split(opened.recipe, "eval").samples, texts=source.texts)
+    loaded = load_resolved(opened)
+    found = faithfulness(
+        loaded.model,
+        loaded.collator,
+        rows,
+        generated_texts(loaded, opened.recipe, rows),
+        batch_size=opened.recipe.eval.batch_size,
+        seed=seed,
+    )
+    if found is None:
+        raise FailedError(f"the model says nothing to any of {len(rows)} rows")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="tools.faithfulness", description=__doc__)
+    parser.add_argument("model", help="run folder, model folder or hub id")
+    parser.add_argument("--recipe", help="for a model that is not a run: its evaluation data")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N images of that data")
+    parser.add_argument("--seed", type=int, default=0, help="of random masks and the interval")
+    parser.add_argument("--json", type=given_path, metavar="F", help="write what was measured to F")
+    given = parser.parse_args(arguments)
+
+    def run() -> None:
+        found = measure(given.model, recipe=given.recipe, limit=given.limit, seed=given.seed)
+        print(found.screen())
+        if given.json is not None:
+            write_json(given.json, {**dataclasses.asdict(found), "verdict": found.verdict})
+
+    return exit_status(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,8 +2,7 @@
 
 import pytest
 
-from qvft.evaluation.metrics.cider import cider_d
-from qvft.evaluation.metrics.cider_of_corpus import CorpusCider
+from qvft.evaluation.metrics.cider import CorpusCider, cider_d
 from qvft.evaluation.metrics.ngrams import CaptionBatch
 
 REFERENCES = [

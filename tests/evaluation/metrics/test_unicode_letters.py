@@ -4,7 +4,7 @@ import re
 import sys
 import unicodedata
 
-from qvft.evaluation.unicode_letters import RUN, composed
+from qvft.evaluation.metrics.unicode_letters import RUN, composed
 
 
 def test_every_combining_mark_of_unicode_goes_on_with_a_word() -> None:

@@ -1,4 +1,4 @@
-"""`qvft predict`: parses GenerationConfig fields and writes predictions to a file."""
+"""`qvft predict`: parses GenerationConfig fields, and says how texts are made and by what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qvft.inference.generation_config import check_fields
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.log_probs import Scoring
 from qvft.inference.predict import Outcome
-from qvft.inference.prediction_file import PredictionFile, Written, in_order, line_of
+from qvft.inference.prediction_file import Predictions
 from qvft.inference.vision_language_model import VisionLanguageModel
 from qvft.json_files import sha256_json
 from qvft.models.weight_files import weight_files
@@ -46,7 +46,7 @@ def field_options(further: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def predict_lines(
+def predictions(
     opened: ResolvedModel,
     rows: Sequence[Row],
     fields: Mapping[str, Any],
@@ -55,8 +55,8 @@ def predict_lines(
     workers: int,
     seed: int | None = None,
     scoring: Scoring = Scoring(),  # noqa: B008  # frozen
-) -> Iterator[str]:
-    """One line of JSON per row, in order, see `prediction_file.line_of`.
+) -> Predictions:
+    """Texts of a model for rows; its weights are loaded when they are computed.
 
     Args:
         fields: `GenerationConfig` fields, override the model's.
@@ -66,54 +66,28 @@ def predict_lines(
     Raises:
         UserError: the model does not fit, or a field's value is refused.
     """
-    base = base_of(opened.recipe)
-    tried_fields(opened.recipe, base, fields, proven=True)  # before the weights are loaded
-    torch.manual_seed(opened.recipe.run.seed if seed is None else seed)
-    found = VisionLanguageModel(opened).outcomes(
-        rows, fields, batch_size=batch_size, workers=workers, scoring=scoring
-    )
-    return (line_of(rows[outcome.number], outcome) for outcome in in_order(found))
-
-
-def predict_to_file(
-    opened: ResolvedModel,
-    rows: Sequence[Row],
-    fields: Mapping[str, Any],
-    out: Path,
-    *,
-    resume: bool,
-    batch_size: int,
-    workers: int,
-    seed: int | None = None,
-    scoring: Scoring = Scoring(),  # noqa: B008  # frozen
-) -> Written:
-    """Writes `predict_lines` to a file as they are generated.
-
-    Raises:
-        UserError: as `predict_lines` and `PredictionFile.write`.
-    """
+    data = opened.recipe.data
+    candidates = [list(row.candidates) for row in rows]
     settings = {
         **identity(opened),
-        "prompt": opened.recipe.data.prompt.recorded(),
-        "text": opened.recipe.data.text,
+        "prompt": data.prompt.recorded(),
+        "text": data.text,
         "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields, proven=True),
+        # None by default, as in files of earlier versions.
+        "preprocessing": None if data.preprocessing == "checkpoint" else data.preprocessing,
+        "seed": seed,
+        "scoring": None if scoring == Scoring() else asdict(scoring),
+        "candidates": sha256_json(candidates) if scoring.rank_by else None,
     }
-    processing = opened.recipe.data.preprocessing
-    # None by default, as in files of earlier versions.
-    settings["preprocessing"] = None if processing == "checkpoint" else processing
-    settings["seed"] = seed
-    settings["scoring"] = None if scoring == Scoring() else asdict(scoring)
-    candidates = [list(row.candidates) for row in rows]
-    settings["candidates"] = sha256_json(candidates) if scoring.rank_by else None
 
     def outcomes_of(remaining: Sequence[Row]) -> Iterator[Outcome]:
-        loaded = VisionLanguageModel(opened)
+        model = VisionLanguageModel(opened)
         torch.manual_seed(opened.recipe.run.seed if seed is None else seed)
-        return loaded.outcomes(
+        return model.outcomes(
             remaining, fields, batch_size=batch_size, workers=workers, scoring=scoring
         )
 
-    return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
+    return Predictions(rows, settings, outcomes_of)
 
 
 def identity(opened: ResolvedModel) -> dict[str, Any]:

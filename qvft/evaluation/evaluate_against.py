@@ -6,26 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.errors import DataError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, stored_groups
+from qvft.evaluation.evaluate import NOTHING, Evaluated, Load, Retained, evaluate, evaluate_again
 from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
 from qvft.evaluation.likelihoods import CANDIDATES
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.output_folder import (
+    choose_folder,
     evaluations_called,
     output_folder,
-    place_of,
     require_replaceable,
 )
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.run import NOTHING, Evaluated, Load, Retained, evaluate, evaluate_again
 from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stored_evaluation import (
     StoredEvaluation,
-    holds_evaluation,
     read_evaluation,
+    readable_evaluation,
     stored_facts,
 )
 from qvft.evaluation.task import Task, prepare
@@ -67,16 +66,14 @@ def evaluate_against(
 ) -> Evaluated:
     """Evaluates A, or reuses its report, and compares it with B item by item.
 
-    B comes first, so that its errors are reported before A generates anything, and A's earlier
-    report is kept.
+    B comes first, so that its errors are reported before A generates anything.
 
     Args:
-        task: A, from `prepare`.
-        folder: from `place_of`: folder of A's report, which is reused if weights, data, decoding
-            and versions are unchanged.
+        task: A; its report in `folder` is reused if weights, data, decoding and versions are
+            unchanged.
         target: B as the user named it.
-        retention, load: of A, as in `run.evaluate`.
         other: B's model, from `compared_with`; None: `target` is the folder of an evaluation.
+        retention, overwrite, load: of A, as in `evaluate`.
 
     Raises:
         UserError: B cannot be compared, or has other items.
@@ -111,7 +108,7 @@ def evaluate_against(
             settings=settings,
         )
 
-    earlier = _readable(folder)
+    earlier = readable_evaluation(folder)
     if earlier is not None:
         reason = _why_not_reused(task, earlier)
         if reason is None:
@@ -138,12 +135,12 @@ def _groups_of_model(
 def _evaluation_of(opened: ResolvedModel, task: Task) -> tuple[StoredEvaluation, str]:
     """B's evaluation and its origin: an existing one, else a new one on A's data."""
     other_task = prepare(opened, split=task.split)
-    found = _standing(other_task)
+    found = _stored(other_task)
     if found is not None:
         return found, STOOD
     # A report in B's own folder is not replaced.
     own, apart = _folders(other_task)
-    made = evaluate(other_task, place_of(other_task, apart if own.exists() else own))
+    made = evaluate(other_task, choose_folder(other_task, apart if own.exists() else own))
     return read_evaluation(made.folder), MADE
 
 
@@ -153,11 +150,11 @@ def _folders(task: Task) -> tuple[Path, Path]:
     return own, own.parent.with_name(f"{own.parent.name}-against") / own.name
 
 
-def _standing(task: Task) -> StoredEvaluation | None:
+def _stored(task: Task) -> StoredEvaluation | None:
     """A stored evaluation with the texts that this task would have; None if there is none."""
     own, apart = _folders(task)
     for folder in (*evaluations_called(own), *evaluations_called(apart)):
-        stored = _readable(folder)
+        stored = readable_evaluation(folder)
         if stored is None:
             continue
         reason = task.mismatch(stored)
@@ -172,19 +169,8 @@ def evaluation_of_start(task: Task, start: ResolvedModel) -> str | None:
     """Folder of a stored evaluation, on the same items, of the run that a run started from; None
     if there is none, for then nothing is compared unless `--against` asks for it.
     """
-    found = _standing(prepare(start, split=task.split))
+    found = _stored(prepare(start, split=task.split))
     return None if found is None else str(found.folder)
-
-
-def _readable(folder: Path) -> StoredEvaluation | None:
-    """The stored evaluation of a folder; None if there is none, or it is damaged."""
-    if not holds_evaluation(folder):
-        return None
-    try:
-        return read_evaluation(folder)
-    except DataError as error:
-        logger.warning("%s", error)
-        return None
 
 
 def _why_not_reused(task: Task, stored: StoredEvaluation) -> str | None:
