@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from qvft.benchmark.machine import resident_peak
+from qvft.models.flex_attention import use_flex, uses_flex
 from qvft.training.activations import lean_activations
 from qvft.training.objectives.language import LanguageModelling
 
@@ -70,12 +72,7 @@ class Steps:
     def step(self, way: Way, batch: Mapping[str, Tensor]) -> None:
         """Forward, backward and optimizer step."""
         lean = lean_activations(self.model, active=self.bf16 and not way.own_forward)
-        with (
-            lean,
-            torch.compiler.set_stance("force_eager")
-            if way.own_forward
-            else contextlib.nullcontext(),
-        ):
+        with lean, self._as_they_come() if way.own_forward else contextlib.nullcontext():
             self.loss(way, batch).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -91,7 +88,7 @@ class Steps:
 
     def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """FLOPs per step on each batch, as torch counts them."""
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        with self._as_they_come(), FlopCounterMode(display=False) as counter:
             for batch in batches:
                 self.loss(way, batch).backward()
         self.optimizer.zero_grad()
@@ -119,11 +116,7 @@ class Steps:
         for batches in zip(first, second, strict=True):
             found: list[tuple[Tensor, dict[str, Tensor]]] = []
             for name, batch in zip(("plain", "qvft"), batches, strict=True):
-                plain = (
-                    torch.compiler.set_stance("force_eager")
-                    if name == "plain"
-                    else contextlib.nullcontext()
-                )
+                plain = self._as_they_come() if name == "plain" else contextlib.nullcontext()
                 with plain:
                     value = self.loss(WAYS[name], batch)
                     value.backward()
@@ -140,6 +133,23 @@ class Steps:
     def _gradients(self) -> dict[str, Tensor]:
         named = self.model.named_parameters()
         return {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
+
+    @contextlib.contextmanager
+    def _as_they_come(self) -> Iterator[None]:
+        """Context in which blocks run as transformers has them: not compiled, without flex.
+
+        Plain practice has neither, and operations are counted of what is neither."""
+        flex = uses_flex(self.model)
+        if flex:
+            cast(
+                PreTrainedModel, self.model.get_submodule("language_model")
+            ).set_attn_implementation("sdpa")
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            if flex:
+                use_flex(self.model)
 
     def _wait(self) -> None:
         if self.place.type == "cuda":

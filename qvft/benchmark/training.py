@@ -88,8 +88,8 @@ def bench_training(
     """Runs `steps` steps per variant and round: the same texts, model and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts. Gradient checkpointing is as in the recipe; so are compiled
-    blocks, except for the plain variant.
+    before timing starts. Gradient checkpointing is as in the recipe; so are compiled blocks and
+    FlexAttention, except for the plain variant, which has neither.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.

@@ -190,7 +190,7 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
         image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,
-        attention=recipe.model.attn_implementation,
+        attention=recipe.model.kernel,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
     )
 

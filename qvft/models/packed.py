@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qvft.models.flex_attention import block_mask, uses_flex
 from qvft.models.forward_stages import EncodedPrompts, decode_hidden, read_images
 
 SHARED_PREFIX = -1
@@ -92,10 +93,14 @@ def _decoded_packed(
     model: Any, embeds: Tensor, packing: Packing, prompts: EncodedPrompts | None
 ) -> Tensor:
     """The decoder's last hidden states (R, K, D) of packed rows."""
+    if uses_flex(model):
+        mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
+    else:
+        mask = packing.mask(embeds.dtype)
     return decode_hidden(
         model,
         embeds.flatten(0, 1)[packing.source],
-        packing.mask(embeds.dtype),
+        mask,
         position_ids=packing.positions,
         prompts=None if prompts is None else prompts.in_order(),
     )

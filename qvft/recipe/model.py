@@ -75,7 +75,15 @@ class Model(Section):
         description="Type of frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. Trainable "
         "weights are float32.",
     )
-    attn_implementation: Literal["sdpa", "eager"] = Field(
-        "sdpa", description="Attention implementation."
+    attn_implementation: Literal["sdpa", "eager", "flex"] = Field(
+        "sdpa",
+        description="Attention implementation. flex: flex attention in the decoder while training "
+        "(skips blocks of a packed row that do not attend to each other), sdpa elsewhere; GPU and "
+        "OPT only.",
     )
     quantization: Quantization = Field(default_factory=Quantization)
+
+    @property
+    def kernel(self) -> str:
+        """The attention kernel of everything but the decoder while it is trained."""
+        return "sdpa" if self.attn_implementation == "flex" else self.attn_implementation

@@ -43,6 +43,11 @@ def _require_samples(recipe: Any, phases: Sequence[Any]) -> None:
             "data.train.stream: reward needs the references of all images, for the document "
             "frequencies of cider; remove it"
         )
+    if recipe.model.attn_implementation == "flex":
+        raise ValueError(
+            "model.attn_implementation: flex trains the decoder only, and a reward phase samples "
+            "from it; set sdpa"
+        )
     for phase in phases:
         where = f"phases.{phase.name}.train"
         train = {**recipe.train.model_dump(), **phase.train}

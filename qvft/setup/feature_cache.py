@@ -58,7 +58,7 @@ def with_features(
             loaded.collator,
             vit=recipe.model.id,
             stored=recipe.data.features_dtype,
-            attention=recipe.model.attn_implementation,
+            attention=recipe.model.kernel,
         )
         store = open_store(default_cache(), spec)
         ids = pixel_ids(

@@ -161,7 +161,7 @@ def base_model(
         model = load_model(
             base,
             dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
-            attention=recipe.model.attn_implementation,
+            attention=recipe.model.kernel,
             quantize=scheme,
             double_quantize=recipe.model.quantization.bnb_4bit_use_double_quant,
             device=place or device(),

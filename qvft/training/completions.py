@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from qvft.inference.reward_function import TextScores
 from qvft.inference.sample import sample_rows
 from qvft.inference.sampled import Sampled
 from qvft.models.distributed import all_gather_object, from_main_process, processes
+from qvft.models.flex_attention import use_flex, uses_flex
 from qvft.models.forward_stages import encode_features, encode_vision
 from qvft.progress import counted
 
@@ -43,8 +45,7 @@ class GreedyTexts:
         found: list[Sampled] = []
         try:
             counting = counted("generating evaluation texts", len(own))
-            # Compiled blocks would be compiled again for every length.
-            with torch.compiler.set_stance("force_eager"), counting as shown:
+            with _as_evaluated(self.model), counting as shown:
                 for start in range(0, len(own), self.batch_size):
                     part = own[start : start + self.batch_size]
                     found += self._written([(number, rows[number]) for number in part])
@@ -85,6 +86,22 @@ class GreedyTexts:
             prompts_at_once=self.batch_size,
         )
         return [text for (text,) in found]
+
+
+@contextmanager
+def _as_evaluated(model: Any) -> Iterator[None]:
+    """Context manager: sdpa in place of flex attention, and no compiled blocks, which would be
+    compiled again for every length.
+    """
+    flex = uses_flex(model)
+    if flex:
+        model.language_model.set_attn_implementation("sdpa")
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        if flex:
+            use_flex(model)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from qvft.inference.generation_trial import tried_fields
 from qvft.inference.reward_function import RewardFactory, RewardFunction, TextScores
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.distributed import processes
+from qvft.models.flex_attention import require_flex, use_flex
 from qvft.models.reference_configs import meta_model
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
@@ -64,6 +65,8 @@ def prepare_training(
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
         require_shardable(base, custom, plans)
+    if recipe.model.attn_implementation == "flex":
+        require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
         require_compiler(device())
     require_settings(recipe, base, plans)
@@ -105,6 +108,8 @@ def prepare_training(
         loaded = with_fresh_adapters(loaded, lora[0], parts=lora[1])
     if start is not None:
         loaded = load_start(start, loaded)
+    if recipe.model.attn_implementation == "flex":
+        use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}
     provenance = provenance_of(recipe, base, data_hashes(splits), image_hashes(splits))
     if start is not None:

@@ -197,6 +197,7 @@ def test_rows_are_packed_by_prompt_where_that_is_shorter(
             ["trainable.decoder=full", "trainable.frozen_decoder_fraction=0.5"],
             "trainable.frozen_decoder_fraction",
         ),
+        (["model.attn_implementation=flex"], "model.attn_implementation"),
         (["model.text_branch=fresh"], "model.id"),
     ],
 )

@@ -9,7 +9,7 @@ all linear layers of the decoder:
 
     training: texts/s of plain practice, of qvft with live and with cached features, TFLOP/s and
     its share of what a large product of bfloat16 matrices reaches on this card, memory of a step;
-    compile, nf4: the same with compiled blocks, with a 4-bit decoder;
+    compile, flex: the same with compiled blocks and flex attention; nf4: with a 4-bit decoder;
     nf4_memory_bytes: all on the device while NF4 weights are trained with cached features;
     decoding: texts/s of a plain loop and of qvft; caption: one caption of 20 tokens of QVision,
     the published loop without a cache and qvft.
@@ -18,7 +18,8 @@ Both files are written after each measurement, so a call that is cut off leaves 
 takes longer than its budget, fails or no longer fits stands as "not measured" with the reason. By
 arithmetic the largest, plain practice of 6.7B, takes some 45 GB.
 
-`--tiny` takes two narrow layers in each part and runs on a CPU, to try every part of the script.
+`--tiny` takes two narrow layers in each part and runs on a CPU, to try every part of the script but
+flex attention, for which a CPU has no backward pass.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ CASES = (
     Case("2.7b", "training", 50, on.training),
     Case("2.7b", "decoding", 25, on.decoding),
     Case("2.7b", "compile", 40, on.compiled_training),
+    Case("2.7b", "flex", 20, on.flex_training),
+    Case("2.7b", "flex_compile", 40, on.compiled_flex_training),
     Case("2.7b", "nf4", 30, on.nf4_training),
     Case("2.7b", "nf4_memory_bytes", 5, on.nf4_memory_bytes),
     Case("6.7b", "training", 50, on.training),

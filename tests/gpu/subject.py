@@ -21,6 +21,7 @@ from qvft.benchmark.training import (
     prepared,
     rows_of_batches,
 )
+from qvft.models.flex_attention import require_flex, use_flex
 from qvft.models.quantize import quantization_config
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe
@@ -103,6 +104,16 @@ def compiled_training(subject: Subject) -> dict[str, Any]:
     return _compared(subject, _compiled(subject.work()), "plain", "qvft")
 
 
+def flex_training(subject: Subject) -> dict[str, Any]:
+    """Plain practice, and qvft with flex attention from now on."""
+    return _compared(subject, _with_flex(subject.work()), "plain", "qvft")
+
+
+def compiled_flex_training(subject: Subject) -> dict[str, Any]:
+    """Plain practice, and qvft with flex attention in compiled blocks."""
+    return _compared(subject, _compiled(_with_flex(subject.work())), "plain", "qvft")
+
+
 def training_alone(subject: Subject) -> dict[str, Any]:
     """qvft with live and with cached features; an encoder-decoder has no plain implementation."""
     work = subject.work()
@@ -161,3 +172,9 @@ def _compiled(work: TrainingRun) -> TrainingRun:
         for plan in work.plans
     ]
     return replace(work, plans=plans)
+
+
+def _with_flex(work: TrainingSetup) -> TrainingSetup:
+    require_flex(work.loaded.base.config, work.loaded.model.device)
+    use_flex(work.loaded.model)
+    return work

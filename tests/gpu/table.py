@@ -81,6 +81,8 @@ ROWS: Mapping[str, tuple[tuple[str, Callable[[Any], str]], ...]] = {
         ("a step above weights, live and cached, GB", _step_memory("packed", "qvft")),
     ),
     "compile": (("qvft with compiled blocks, texts/s", _pace("qvft")),),
+    "flex": (("qvft with flex attention, texts/s", _pace("qvft")),),
+    "flex_compile": (("qvft with flex attention in compiled blocks, texts/s", _pace("qvft")),),
     "nf4": (
         ("NF4, plain practice, texts/s", _pace("plain")),
         ("NF4, qvft with live features, texts/s", _pace("packed")),

@@ -50,7 +50,8 @@ def test_it_measures_everything_that_a_cpu_can(
     assert found["tiny"] and found["machine"]["versions"]["torch"] == torch.__version__
     assert list(measured) == [case.name for case in run.CASES if case.geometry != "6.7b"]
     for name, value in measured.items():
-        assert "not_measured" not in str(value), (name, value)
+        if "flex" not in name or torch.cuda.is_available():
+            assert "not_measured" not in str(value), (name, value)
     for name in ("2.7b.training", "2.7b.compile", "2.7b-364px.training", "qwen3-0.6b.training"):
         bench = measured[name]
         assert (bench["texts"], bench["images"], bench["precision"]) == (10, 2, "bf16")
@@ -71,6 +72,8 @@ def test_it_measures_everything_that_a_cpu_can(
     assert (
         f"| qvision: one caption of 20 tokens, qvft, ms | 50 | {caption['qvft_ms']:.1f} |" in lines
     )
+    flex = "2.7b: qvft with flex attention, texts/s | | not measured"
+    assert f"| {flex} |" in lines or torch.cuda.is_available()
     ratio = measured["2.7b.training"]["speedup"]
     assert any(
         line.startswith(f"| 2.7b: times plain practice | 4.5 | {ratio:.2f}") for line in lines

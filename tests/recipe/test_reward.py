@@ -72,6 +72,7 @@ PHASE: dict[str, Any] = {"name": "reward", "objective": "reward"}
         ({"reward": {}}, "reward.funcs is empty"),
         ({"train": {"batch_tokens": 512}}, "batch_tokens"),
         ({"train": {"torch_compile": True}}, "torch_compile"),
+        ({"model": {"id": "m", "attn_implementation": "flex"}}, "model.attn_implementation"),
         ({"train": {"spike": {"policy": "stop"}}}, "spike.policy"),
         ({"train": {"save_steps": 3}, "reward": {"num_iterations": 2}}, "save_steps"),
         ({"data": {"train": {"path": "a", "format": "tar", "stream": True}},
