@@ -174,7 +174,7 @@ def _compiled(work: TrainingRun) -> TrainingRun:
     return replace(work, plans=plans)
 
 
-def _with_flex(work: TrainingSetup) -> TrainingSetup:
+def _with_flex(work: TrainingRun) -> TrainingRun:
     require_flex(work.loaded.base.config, work.loaded.model.device)
     use_flex(work.loaded.model)
     return work

@@ -19,8 +19,8 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.model import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.run_setup import TrainingSetup
-from qvft.training.training_setup import training_setup
+from qvft.training.prepare_training import prepare_training
+from qvft.training.training_run import TrainingRun
 
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:
@@ -42,11 +42,11 @@ def test_who_sees_whom_is_what_the_float_mask_says() -> None:
 
 
 @pytest.fixture
-def work(recipe_file: Path) -> Iterator[TrainingSetup]:
-    yield training_setup(load_recipe(recipe_file, []))
+def work(recipe_file: Path) -> Iterator[TrainingRun]:
+    yield prepare_training(load_recipe(recipe_file, []))
 
 
-def losses(work: TrainingSetup) -> torch.Tensor:
+def losses(work: TrainingRun) -> torch.Tensor:
     """Of packed rows, four texts of an image each."""
     rows = 3 * work.rows(work.plans[0], work.train, training=True)
     rows = [replace(row, sample=rows[index // 4].sample) for index, row in enumerate(rows)]
@@ -58,7 +58,7 @@ def losses(work: TrainingSetup) -> torch.Tensor:
         return LanguageModelling(work.loaded.model).eval()(**batch)["row_loss"]
 
 
-def agree(work: TrainingSetup) -> None:
+def agree(work: TrainingRun) -> None:
     expected = losses(work)
     use_flex(work.loaded.model)
     assert uses_flex(work.loaded.model)
@@ -70,13 +70,13 @@ def agree(work: TrainingSetup) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_losses_are_those_of_sdpa(work: TrainingSetup) -> None:
+def test_losses_are_those_of_sdpa(work: TrainingRun) -> None:
     with torch.compiler.set_stance("force_eager"):
         agree(work)
 
 
 @pytest.mark.slow
-def test_losses_of_the_compiled_kernel_are_those_of_sdpa(work: TrainingSetup) -> None:
+def test_losses_of_the_compiled_kernel_are_those_of_sdpa(work: TrainingRun) -> None:
     agree(work)
 
 
