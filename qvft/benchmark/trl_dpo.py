@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qvft.benchmark.machine import idle_optimizer
 from qvft.data.rows import Row
 from qvft.extras import require_package
 from qvft.recipe.phases import PhasePlan
@@ -44,8 +45,7 @@ class TrlSteps:
         self.model: nn.Module = self.policy.model
         self.trainer = self._trainer(recipe, plan, bf16=bf16, folder=folder)
         self.place = self.policy.model.device
-        trained = [one for one in self.model.parameters() if one.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=0.0)
+        self.optimizer = idle_optimizer(self.model)
 
     def _trainer(self, recipe: Recipe, plan: PhasePlan, *, bf16: bool, folder: str) -> Any:
         import trl
