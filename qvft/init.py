@@ -68,7 +68,7 @@ def start(given: argparse.Namespace) -> None:
     """Detects, reads, shows, splits, writes, and prints the next commands."""
     from qvft.files import require_new
     from qvft.new_project.detect_format import detect
-    from qvft.new_project.read_data import read_found
+    from qvft.new_project.read_data import described, read_found, sample_lines
     from qvft.new_project.split_samples import split_data
 
     shares = shares_of(given.split)
@@ -77,7 +77,12 @@ def start(given: argparse.Namespace) -> None:
     found = detect(given.source, given.format)
     asked = ask_for_texts(given, found)
     data = read_found(found, options_of(given, found, asked))
-    show(found, data)
+    stdout.print(f"{found.path}: {described(found, data)}")
+    stdout.print("three samples:")
+    samples = [sample for part in data.values() for sample in part]
+    for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
+        for line in sample_lines(sample):
+            stdout.print(line)
     parts = split_data(data, shares, seed=given.seed, column=given.group, where=str(found.path))
     recipe, comments = chosen_recipe(given, out, parts)
     write(out, parts, recipe, comments, copy_images=given.copy_images)
@@ -127,18 +132,6 @@ def options_of(given: argparse.Namespace, found: Found, texts: Mapping[str, str]
         "allow_paths_outside_root": given.allow_paths_outside_root,
     }
     return {key: value for key, value in options.items() if value}
-
-
-def show(found: Found, data: Mapping[str, Sequence[Sample]]) -> None:
-    """Prints what was understood, and three samples."""
-    from qvft.new_project.shown_samples import described, sample_lines
-
-    say(f"{found.path}: {described(found, data)}")
-    say("three samples:")
-    samples = [sample for part in data.values() for sample in part]
-    for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
-        for line in sample_lines(sample):
-            say(line)
 
 
 def chosen_recipe(
@@ -206,22 +199,19 @@ def report(
     counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
     by = f"`{given.group}`" if given.group else "image"
     how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
-    say(f"written to {out}: {counts} images ({how}), recipe.yaml")
+    stdout.print(f"written to {out}: {counts} images ({how}), recipe.yaml")
     trained = {one.image.name for one in parts["train"]}
     for role in [role for role in parts if role != "train"]:
         if shared := sum(one.image.name in trained for one in parts[role]):
-            say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
-    say(comments[1])
+            stdout.print(
+                f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)"
+            )
+    stdout.print(comments[1])
     path = shlex.quote(str(out / "recipe.yaml"))
-    say("next:")
-    say(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
-    say(f"  qvft train {path}")
-    say(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
-
-
-def say(line: str) -> None:
-    """Prints a line of output."""
-    stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+    stdout.print("next:")
+    stdout.print(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
+    stdout.print(f"  qvft train {path}")
+    stdout.print(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 if __name__ == "__main__":

@@ -46,13 +46,8 @@ class CaptionPace:
 def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> CaptionPace:
     """Captions one noise image greedily with the recipe's base, alternating both implementations.
 
-    Both run once as warm-up.
-
-    Args:
-        given: the model, if already loaded.
-
-    Raises:
-        UserError: the recipe or the base is wrong, or is no QVision.
+    Both run once as warm-up. `given` is the model, if already loaded; one of another family than
+    qvision is a RecipeError.
     """
     base = given.base if given is not None else base_of(recipe)
     if base.family.name != "qvision":

@@ -85,11 +85,8 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
     """Runs `steps` steps per side and round, alternating: the same pairs, weights and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts; trl's trainer gets decoded images, and encodes them in every step.
-
-    Raises:
-        RecipeError: the recipe has no preference phase.
-        UserError: the recipe, the data or the base is wrong, or trl's trainers cannot train it.
+    before timing starts; trl's trainer gets decoded images, and encodes them in every step. A
+    recipe without preference phase, or that trl's trainers cannot train, is a RecipeError.
     """
     work = training_setup(recipe)
     plan = next((plan for plan in work.plans if plan.phase.objective == PREFERENCE), None)

@@ -64,12 +64,8 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     """Runs `steps` updates per side and round, alternating: the same rows, weights and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts. Neither side has a KL term, which would add passes to both.
-
-    Raises:
-        RecipeError: the recipe has no reward phase, or the rewards of the first batch do not
-            differ.
-        UserError: the recipe, the data or the base is wrong.
+    before timing starts. Neither side has a KL term, which would add passes to both. A recipe
+    without reward phase, or rewards of the first batch that do not differ, are a RecipeError.
     """
     recipe = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"beta": 0.0})})
     work = training_setup(recipe, rewards=reward_functions)

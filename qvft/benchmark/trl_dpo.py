@@ -19,12 +19,7 @@ from qvft.recipe.schema import Recipe
 class TrlSteps:
     """Steps of a DPOTrainer with the recipe's weights and losses; its reference is a model.
 
-    Args:
-        folder: for what the trainer would write.
-
-    Raises:
-        MissingToolError: trl is not installed.
-        ModelError, RecipeError: as `qvft.interop.trl.policy`.
+    `folder` is for what the trainer would write.
     """
 
     def __init__(self, recipe: Recipe, plan: PhasePlan, *, bf16: bool, folder: str) -> None:

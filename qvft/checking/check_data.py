@@ -8,10 +8,10 @@ from typing import Any
 
 from qvft.checking.before_torch import recipe_findings
 from qvft.checking.checked_split import CheckedSplit, unused_texts
-from qvft.checking.findings import Findings, LeftOut, Quality, ShownRow, SplitFindings
+from qvft.checking.findings import Findings, Quality, ShownRow, SplitFindings
 from qvft.checking.pair_warnings import pair_warnings
 from qvft.data.blip_text import MAX_WORDS
-from qvft.data.data_warnings import evaluation_doubts, training_doubts
+from qvft.data.data_warnings import data_doubts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions
 from qvft.data.quality import tokenizer_coverage as spelling
@@ -52,12 +52,14 @@ def data_findings(
     skips = recipe.data.on_bad_image == "skip"
     warnings: list[str] = []
     for checked, one in zip(splits, found, strict=True):
-        doubts = training_doubts if checked.which == "train" else evaluation_doubts
         warnings += [*checked.split.remarks, *_split_warnings(one, skips=skips)]
-        warnings += [
-            f"{checked.split.name}: {doubt}"
-            for doubt in doubts(checked.rows, images=len(checked.split.samples), prompt=template)
-        ]
+        doubts = data_doubts(
+            checked.rows,
+            template,
+            images=len(checked.split.samples),
+            training=checked.which == "train",
+        )
+        warnings += [f"{checked.split.name}: {doubt}" for doubt in doubts]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
@@ -102,7 +104,7 @@ def _split_findings(
     asked: Sequence[tuple[str, str]],
 ) -> SplitFindings:
     split, stats, texts = checked.split, checked.stats, checked.texts
-    changed = cleaned_rows(checked.rows, checked.form)
+    changed, shortened = cleaned_rows(checked.rows, checked.form)
     counts = spelling.token_counts(texts, template.tokenizer)
     own = checked.which == "train"
     accepted = [one for one in texts if not one.is_rejected]
@@ -116,9 +118,7 @@ def _split_findings(
         captions=sum(len(sample.captions) for sample in split.samples),
         questions=sum(len(sample.questions) for sample in split.samples),
         rows=stats.rows,
-        skipped=tuple(
-            LeftOut(one.id, one.reason, one.name, one.expected, one.do) for one in split.skipped
-        ),
+        skipped=tuple(split.skipped),
         target_tokens=stats.target_tokens,
         longest=stats.longest,
         longest_id=stats.longest_id,
@@ -128,8 +128,8 @@ def _split_findings(
         cut_targets=stats.cut_targets,
         sha256=split.sha256,
         cut_ids=stats.cut_ids,
-        cleaned_rows=changed.rows,
-        shortened_ids=changed.shortened_ids,
+        cleaned_rows=changed,
+        shortened_ids=shortened,
         quality=Quality(
             exact_duplicates=copies.exact[checked.which],
             near_duplicates=tuple(asdict(pair) for pair in copies.near[checked.which]),

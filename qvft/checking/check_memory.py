@@ -53,13 +53,7 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 
 
 def known_base(recipe: Recipe) -> BaseCheckpoint | None:
-    """The recipe's base with its published configuration, without network; None if not known.
-
-    Nothing else of it can be read.
-
-    Raises:
-        UserError: the recipe's settings do not fit this configuration.
-    """
+    """The recipe's base with its published configuration, without network; None if not known."""
     model = recipe.model
     published = known_configs().get(model.id)
     config: PretrainedConfig | None = published

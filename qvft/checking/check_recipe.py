@@ -42,8 +42,7 @@ def check_all(
 ) -> Findings:
     """Checks data, weights and preflight; only the data if there are unusable images.
 
-    Raises:
-        UserError: as training would before its first step.
+    Raises UserError as training would before its first step.
     """
     base = base_of(recipe)
     recipe = with_rates(rates_from_lock(recipe), base)
@@ -81,12 +80,7 @@ def check_data(
 
 
 def check_model(recipe: Recipe) -> Findings:
-    """Component table and memory estimate only; reads neither data nor weights.
-
-    Raises:
-        UserError: the configuration does not fit the recipe, or the tokenizer does not, where the
-            base is not one whose published configuration is known.
-    """
+    """Component table and memory estimate only; reads neither data nor weights."""
     base = known_base(recipe)
     if base is None:
         base = base_of(recipe)

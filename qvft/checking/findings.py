@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qvft.data.validate_images import Skipped
 from qvft.errors import ImageError, PreflightError
 
 
@@ -23,17 +24,6 @@ class RecipeFindings:
     rows_per_step: tuple[int | None, ...]
     tokens_per_step: tuple[int | None, ...]
     started_from: str | None = None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A skipped sample: its image's path, the reason, what was expected and what to do."""
-
-    id: str
-    reason: str
-    path: str = ""
-    expected: str | None = None
-    do: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class SplitFindings:
     captions: int
     questions: int
     rows: int
-    skipped: tuple[LeftOut, ...]
+    skipped: tuple[Skipped, ...]
     target_tokens: tuple[int, float, int]
     longest: int
     longest_id: str
@@ -185,11 +175,8 @@ class Findings:
     unusable: int = 0
 
     def raise_if_failed(self) -> None:
-        """Raises if training would fail.
-
-        Raises:
-            ImageError: training would stop at unusable images.
-            PreflightError: a check has failed.
+        """Raises ImageError for images at which training would stop, PreflightError for failed
+        checks.
         """
         if self.unusable:
             raise ImageError(

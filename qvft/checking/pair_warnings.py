@@ -15,12 +15,7 @@ BIASED_RATIO = 1.25
 
 
 def pair_warnings(name: str, pairs: Mapping[str, Any]) -> list[str]:
-    """Warnings about the pairs of a split.
-
-    Args:
-        name: the split's name.
-        pairs: a `PairQuality` as plain values.
-    """
+    """Warnings about the pairs of a split; `pairs` is its `PairQuality` as plain values."""
     found = []
     for key, meaning, do in (
         ("equal", "texts are equal but for case, blanks or punctuation", "remove them"),

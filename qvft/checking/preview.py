@@ -103,11 +103,7 @@ def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: s
 def preview(
     path: Path, rows: Sequence[Row], stats: TokenStats, collator: Collator, *, name: str
 ) -> None:
-    """Writes the HTML preview of a split of this name.
-
-    Args:
-        rows: training rows of the split.
-    """
+    """Writes the HTML preview of a split of this name; `rows` are its training rows."""
     chosen = _choose(rows, stats, count=ROWS)
     lead = (
         f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qvft.data.collate import QuestionReader
 from qvft.data.prompt import PromptTemplate
-from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import Row, single_texts
 
 _BATCH = 10_000

@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped sample: its id, its image's name, and parts of the error's message."""
+    """A skipped sample: its id, the reason, its image's path, what was expected, what to do."""
 
     id: str
-    name: str
     reason: str
+    path: str = ""
     expected: str | None = None
     do: str | None = None
 
@@ -108,5 +108,5 @@ def _partition(
         if (error := bad.get(name)) is None:
             kept.append(sample)
         else:
-            skipped.append(Skipped(sample.id, name, error.given, error.expected, error.do))
+            skipped.append(Skipped(sample.id, error.given, name, error.expected, error.do))
     return kept, skipped

@@ -169,7 +169,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
             len(skipped),
             len(samples),
             first,
-            skipped[0].name,
+            skipped[0].path,
             skipped[0].reason,
         )
     return _split(recipe, which, kept, skipped, remarks=texts.remarks)
@@ -216,7 +216,7 @@ def _streamed(recipe: Recipe) -> Split:
     samples, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
     if broken and recipe.data.on_bad_image == "error":
         first = broken[0]
-        raise DataError(first.reason, where=first.name, expected=first.expected, do=first.do)
+        raise DataError(first.reason, where=first.path, expected=first.expected, do=first.do)
     kept, skipped = validate_images(
         samples, on_error=recipe.data.on_bad_image, max_pixels=recipe.data.max_image_pixels
     )
