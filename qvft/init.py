@@ -66,10 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(given: argparse.Namespace) -> None:
     """Detects, reads, shows, splits, writes, and prints the next commands."""
-    from qvft.files import require_new
+    from qvft.data.write_jsonl import write_jsonl
+    from qvft.files import new_folder, require_new, write_text
     from qvft.new_project.detect_format import detect
     from qvft.new_project.read_data import described, read_found, sample_lines
+    from qvft.new_project.recipe_text import recipe_text
     from qvft.new_project.split_samples import split_data
+    from qvft.recipe.load import parse_recipe
+    from qvft.recipe.next_command import after_training
 
     shares = shares_of(given.split)
     out = given.out or Path(f"{given.source.resolve().stem}_qvft")
@@ -79,14 +83,31 @@ def start(given: argparse.Namespace) -> None:
     data = read_found(found, options_of(given, found, asked))
     stdout.print(f"{found.path}: {described(found, data)}")
     stdout.print("three samples:")
-    samples = [sample for part in data.values() for sample in part]
-    for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
+    every = [sample for part in data.values() for sample in part]
+    for sample in every[:: max(1, (len(every) - 1) // 2)][:3]:
         for line in sample_lines(sample):
             stdout.print(line)
     parts = split_data(data, shares, seed=given.seed, column=given.group, where=str(found.path))
-    recipe, comments = chosen_recipe(given, out, parts)
-    write(out, parts, recipe, comments, copy_images=given.copy_images)
-    report(given, out, parts, recipe, comments, is_split=parts.keys() != data.keys())
+    recipe, base = chosen_recipe(given, out, parts)
+    comments = [
+        f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
+        base,
+        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md. Rates: docs/tuning.md.",
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
+        for role, samples in parts.items():
+            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=given.copy_images)
+        write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
+    by = f"`{given.group}`" if given.group else "image"
+    how = f"split by {by}, seed {given.seed}"
+    print_written(out, parts, how if parts.keys() != data.keys() else "splits of the data")
+    stdout.print(base)
+    path = shlex.quote(str(out / "recipe.yaml"))
+    stdout.print("next:")
+    stdout.print(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
+    stdout.print(f"  qvft train {path}")
+    stdout.print(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 def shares_of(split: str) -> dict[str, float]:
@@ -136,8 +157,8 @@ def options_of(given: argparse.Namespace, found: Found, texts: Mapping[str, str]
 
 def chosen_recipe(
     given: argparse.Namespace, out: Path, parts: Mapping[str, Sequence[Sample]]
-) -> tuple[dict[str, Any], list[str]]:
-    """A recipe for the GPU, or without one for the bundled model, and its first comments."""
+) -> tuple[dict[str, Any], str]:
+    """A recipe for the GPU, or without one for the bundled model, and which base it has and why."""
     from qvft.new_project.fitting_base import fitting_base, gpu_memory
     from qvft.new_project.recipe_text import facts_of, recipe_of
     from qvft.recipe.load import parse_recipe
@@ -155,50 +176,12 @@ def chosen_recipe(
     outside = not given.copy_images
     recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
     parse_recipe(recipe, where=str(out / "recipe.yaml"))
-    comments = [
-        f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
-        f"Base: {why}.",
-        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md. Rates: docs/tuning.md.",
-    ]
-    return recipe, comments
+    return recipe, f"Base: {why}."
 
 
-def write(
-    out: Path,
-    parts: Mapping[str, Sequence[Sample]],
-    recipe: Mapping[str, Any],
-    comments: list[str],
-    *,
-    copy_images: bool,
-) -> None:
-    """Writes a JSONL file per part and the recipe into the new folder `out`, or nothing."""
-    from qvft.data.write_jsonl import write_jsonl
-    from qvft.files import new_folder, write_text
-    from qvft.new_project.recipe_text import recipe_text
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(out) as folder:
-        for role, samples in parts.items():
-            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images)
-        write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
-
-
-def report(
-    given: argparse.Namespace,
-    out: Path,
-    parts: Mapping[str, Sequence[Sample]],
-    recipe: Mapping[str, Any],
-    comments: list[str],
-    *,
-    is_split: bool,
-) -> None:
-    """Prints what was written, and the next commands."""
-    from qvft.recipe.load import parse_recipe
-    from qvft.recipe.next_command import after_training
-
+def print_written(out: Path, parts: Mapping[str, Sequence[Sample]], how: str) -> None:
+    """Prints the data files, how they were split, and images that training data share with them."""
     counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
-    by = f"`{given.group}`" if given.group else "image"
-    how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
     stdout.print(f"written to {out}: {counts} images ({how}), recipe.yaml")
     trained = {one.image.name for one in parts["train"]}
     for role in [role for role in parts if role != "train"]:
@@ -206,12 +189,6 @@ def report(
             stdout.print(
                 f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)"
             )
-    stdout.print(comments[1])
-    path = shlex.quote(str(out / "recipe.yaml"))
-    stdout.print("next:")
-    stdout.print(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
-    stdout.print(f"  qvft train {path}")
-    stdout.print(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 if __name__ == "__main__":

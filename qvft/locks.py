@@ -31,7 +31,7 @@ def beside(path: Path) -> AbstractContextManager[None]:
 def in_turn(
     folder: Path, name: str, *, waiting: Callable[[BusyError], None]
 ) -> AbstractContextManager[None]:
-    """Waits for the lock `name` of a folder; `waiting` is called once if another process holds it."""
+    """Waits for the lock `name` of a folder; calls `waiting` once if another process holds it."""
     return _held(folder / f".{name}{LOCK}", folder, waiting=waiting)
 
 

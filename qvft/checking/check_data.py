@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -108,10 +108,7 @@ def _split_findings(
     counts = spelling.token_counts(texts, template.tokenizer)
     own = checked.which == "train"
     accepted = [one for one in texts if not one.is_rejected]
-    answers = distributions.answers(accepted, known=None if own else known)
-    pairs = pair_quality(checked.cleaned_pairs, copies.group, counts)
     overlap = None if own else copies.overlap
-    repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
         name=split.name,
         images=len(split.samples),
@@ -132,21 +129,17 @@ def _split_findings(
         shortened_ids=shortened,
         quality=Quality(
             exact_duplicates=copies.exact[checked.which],
-            near_duplicates=tuple(asdict(pair) for pair in copies.near[checked.which]),
+            near_duplicates=copies.near[checked.which],
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
-            repeats=asdict(repeated),
-            answers=None if answers is None else asdict(answers),
-            lengths=_as_dicts(distributions.lengths(accepted, counts)),
-            cut=_as_dicts(stats.cut),
-            spelling=asdict(spelling.spelling(texts, template.tokenizer, counts)),
-            pairs=None if pairs is None else asdict(pairs),
+            repeats=repeats(split.samples, copies.group, texts=split.source.texts),
+            answers=distributions.answers(accepted, known=None if own else known),
+            lengths=distributions.lengths(accepted, counts),
+            cut=stats.cut,
+            spelling=spelling.spelling(texts, template.tokenizer, counts),
+            pairs=pair_quality(checked.cleaned_pairs, copies.group, counts),
         ),
         pairs=sum(len(sample.pairs) for sample in split.samples),
     )
-
-
-def _as_dicts(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: asdict(record) for name, record in records.items()}
 
 
 def count_of(found: Sequence[Any], noun: str) -> str:
@@ -163,7 +156,7 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
         count = count_of(found.skipped, "unusable image")
         warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")
-    loses_tokens = any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
+    loses_tokens = any(cut.token_share > CUT_SHARE for cut in quality.cut.values())
     if found.cut_rows > CUT_SHARE * found.rows or loses_tokens:
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
@@ -188,12 +181,12 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         pair = quality.near_duplicates[0]
         warnings.append(
             f"{name}: {count_of(quality.near_duplicates, 'pair')} of images look alike, first "
-            f"{pair['first']} and {pair['second']}; compare them, and merge the texts of copies "
+            f"{pair.first} and {pair.second}; compare them, and merge the texts of copies "
             f"under one image ({ALL})"
         )
     if quality.pairs is not None:
         warnings += pair_warnings(name, quality.pairs)
-    opposed = quality.repeats["contradictions"]
+    opposed = quality.repeats.contradictions
     if opposed:
         first = "; ".join(", ".join(group) for group in opposed[:LISTED])
         warnings.append(
@@ -204,12 +197,12 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         ("lost", "lost by the tokenizer"),
         ("broken", "control characters or U+FFFD, a sign of damaged texts"),
     ):
-        if listed := quality.spelling[key]:
-            points = ", ".join(one["name"] for one in listed[:LISTED])
-            rows = quality.spelling[f"{key}_rows"]
+        if listed := getattr(quality.spelling, key):
+            points = ", ".join(one.name for one in listed[:LISTED])
+            rows = getattr(quality.spelling, f"{key}_rows")
             warnings.append(
                 f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {meaning}, first "
-                f"{points} in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+                f"{points} in row {listed[0].ids[0]}; replace them in the texts ({ALL})"
             )
     return warnings
 

@@ -62,11 +62,8 @@ def _compared(what: str, recorded: str | None, found: str | None, *, detail: str
 
 @dataclass(frozen=True)
 class RunFindings:
-    """Results of the check of a run folder.
-
-    Attributes:
-        versions: (then, now) per library with a changed version.
-        warnings: warnings of the run's reports.
+    """Results of the check of a run folder; `versions` are (then, now) per library with a changed
+    version, `warnings` those of the run's reports.
     """
 
     run: str

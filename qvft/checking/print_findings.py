@@ -145,12 +145,12 @@ def _data(split: SplitFindings) -> Iterator[str]:
     if split.cleaned_rows:
         yield f"{split.cleaned_rows:,} rows changed by data.text: blip2"
     if answers := split.quality.answers:
-        common = (f"{one['answer']} {one['share']:.1%}" for one in answers["common"][:LISTED])
-        yield f"{answers['distinct']:,} different answers: {', '.join(common)}"
+        common = (f"{one.answer} {one.share:.1%}" for one in answers.common[:LISTED])
+        yield f"{answers.distinct:,} different answers: {', '.join(common)}"
     if pairs := split.quality.pairs:
         yield (
-            f"chosen texts have {pairs['chosen_tokens']:.1f} tokens on average, rejected ones "
-            f"{pairs['rejected_tokens']:.1f}"
+            f"chosen texts have {pairs.chosen_tokens:.1f} tokens on average, rejected ones "
+            f"{pairs.rejected_tokens:.1f}"
         )
     if found:
         yield "; ".join(f"{count:,} {name}" for name, count in found.items())
@@ -161,26 +161,26 @@ def _found(split: SplitFindings) -> dict[str, int]:
     """What was found in images and texts; the warnings say what to do."""
     quality, repeats = split.quality, split.quality.repeats
     overlap: Mapping[str, Any] = quality.overlap or {"exact": (), "near": (), "questions": ()}
-    pairs: Mapping[str, Any] = quality.pairs or {}
+    answers, pairs = quality.answers, quality.pairs
     counts = {
         "equal images, byte by byte": _repetitions(quality.exact_duplicates),
         "pairs of near-duplicates": len(quality.near_duplicates),
         "images also in the training data": len(overlap["exact"]),
         "images like one in the training data": len({one["first"] for one in overlap["near"]}),
         "questions also asked in the training data": len(overlap["questions"]),
-        "contradicting questions": len(repeats["contradictions"]),
-        "questions asked again, same answer": _repetitions(repeats["repeated_questions"]),
-        "captions said again of an image": len(repeats["repeated_captions"]),
-        "questions whose answer is new": (quality.answers or {}).get("unseen") or 0,
-        "characters lost by the tokenizer": len(quality.spelling["lost"]),
-        "control characters and U+FFFD": len(quality.spelling["broken"]),
-        "characters of 3 tokens or more": len(quality.spelling["costly"]),
-        "rows in another script than Latin": quality.spelling["other_script_rows"],
-        "pairs of equal texts": len(pairs.get("equal", ())),
-        "contradicting pairs": len(pairs.get("contradictions", ())),
-        "repeated pairs": len(pairs.get("repeated", ())),
-        "rejected texts that are references": len(pairs.get("reference_rejected", ())),
-        "pairs of lengths that differ much": len(pairs.get("uneven", ())),
+        "contradicting questions": len(repeats.contradictions),
+        "questions asked again, same answer": _repetitions(repeats.repeated_questions),
+        "captions said again of an image": len(repeats.repeated_captions),
+        "questions whose answer is new": (answers and answers.unseen) or 0,
+        "characters lost by the tokenizer": len(quality.spelling.lost),
+        "control characters and U+FFFD": len(quality.spelling.broken),
+        "characters of 3 tokens or more": len(quality.spelling.costly),
+        "rows in another script than Latin": quality.spelling.other_script_rows,
+        "pairs of equal texts": len(pairs.equal if pairs else ()),
+        "contradicting pairs": len(pairs.contradictions if pairs else ()),
+        "repeated pairs": len(pairs.repeated if pairs else ()),
+        "rejected texts that are references": len(pairs.reference_rejected if pairs else ()),
+        "pairs of lengths that differ much": len(pairs.uneven if pairs else ()),
     }
     return {name: count for name, count in counts.items() if count}
 

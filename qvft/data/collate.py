@@ -124,11 +124,8 @@ class Collator:
     def token_batch(
         self, tokens: Sequence[TokenRow], image_index: Sequence[int], prompts: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The tensors of a call that the model reads beside the images.
-
-        Args:
-            image_index: image of each row.
-            prompts: text of each row's prompt, for the reader.
+        """The tensors of a call that the model reads beside the images; `prompts` are for the
+        reader.
         """
         ids = [row.ids for row in tokens]
         owners, first = list(image_index), list(range(len(ids)))

@@ -39,10 +39,8 @@ def data_warnings(
     training: bool,
     cut: CutRows | None = None,
 ) -> list[str]:
-    """`data_doubts` and truncation, with the split's name; of a stream for its first rows.
-
-    Args:
-        cut: `cut_rows` of the rows, if already counted.
+    """`data_doubts` and truncation, with the split's name; of a stream for its first rows. `cut` is
+    `cut_rows` of the rows, if already counted.
     """
     template = collator.template
     cut = cut or cut_rows(rows, template, asked=not training)

@@ -100,11 +100,7 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
 
 
 def read_names(given: str) -> tuple[str, ...]:
-    """Names of the command line: `cat,dog`, or a text file with one per line.
-
-    Raises:
-        DataError: the file is not UTF-8.
-    """
+    """Names of the command line: `cat,dog`, or a UTF-8 text file with one per line."""
     parts = given.split(",")
     if isfile(given):  # False for a list that is too long for a file's name
         try:

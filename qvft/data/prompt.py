@@ -106,11 +106,7 @@ class PromptTemplate:
 
     @cached_property
     def chat(self) -> ChatTurn | None:
-        """The user's turn, if prompts are written through a chat template.
-
-        Raises:
-            ModelError: as `chat_turn`.
-        """
+        """The user's turn, if prompts use a chat template; raises as `chat_turn`."""
         if not self.chat_template:
             return None
         return chat_turn(

@@ -38,14 +38,9 @@ def validate_images(
 ) -> tuple[list[Sample], list[Skipped]]:
     """The samples whose images decode, in order, and the skipped ones.
 
-    Images of the same name are decoded once, in threads: Pillow's decoders release the GIL.
-
-    Args:
-        on_error: `error` raises at unusable images, `skip` skips their samples.
-        max_pixels: as in `images.decoding.decode`.
-
-    Raises:
-        ImageError: with `error`, some image is unusable (the first is named, all are counted).
+    Images of the same name are decoded once, in threads: Pillow's decoders release the GIL. With
+    `on_error` = `error` an unusable image is an ImageError (the first is named, all are counted),
+    with `skip` its samples are skipped.
     """
     _, bad = _each_image(samples, partial(check, max_pixels=max_pixels))
     if bad and on_error == "error":

@@ -156,9 +156,7 @@ def _reads_back(path: str) -> bool:
 
 def encoded_image(source: ImageSource) -> tuple[bytes, str]:
     """An image as a file, its bytes unchanged, a generated one as PNG; and the file's suffix.
-
-    Raises:
-        ImageError: it cannot be read.
+    Raises ImageError if it cannot be read.
     """
     try:
         if isinstance(source, ImageFile):

@@ -32,9 +32,7 @@ def write_trl(
         unpaired: `completion` and `label` instead of `chosen` and `rejected`: all chosen texts,
             then all rejected ones, as `trl.unpair_preference_dataset` orders them.
 
-    Raises:
-        DataError: no pairs, or `out` exists or is not writable.
-        ImageError: an image cannot be read.
+    Raises DataError without pairs, ImageError if an image cannot be read.
     """
     import datasets
     import pyarrow as pa

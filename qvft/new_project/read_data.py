@@ -20,7 +20,7 @@ _WIDTH = 100  # characters of a line
 
 
 def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sample]]:
-    """Samples by `train`, `val` and `test`, or under `all`; raises ImageError if there is no image."""
+    """Samples by `train`, `val` and `test`, or `all`; raises ImageError if no image is there."""
     read: dict[str, list[Sample]] = {}
     for role, split in found.splits.items():
         samples = read_samples(found.format, str(found.path), split=split, **options)

@@ -248,7 +248,7 @@ def _split(
     if len(reasons) > REASONS:
         listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
     first = skipped[0]
-    path = Path(first.name).absolute() if first.reason == ABSENT else first.name
+    path = Path(first.path).absolute() if first.reason == ABSENT else first.path
     raise RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {path}",
         where=where,

@@ -30,14 +30,7 @@ Turns = list[tuple[str, str]]
 
 
 def records_of(path: Path, *, split: str | None) -> tuple[Path, Iterator[Record]]:
-    """The file and its objects, of a JSON list or of JSONL.
-
-    Args:
-        path: the file, or a folder that holds `{split}.json` or `{split}.jsonl`.
-
-    Raises:
-        DataError: no such file or split, or not a list of objects.
-    """
+    """The file and its objects, of a JSON list or of JSONL; `path` as in `file_of_split`."""
     file = file_of_split(path, split, SUFFIXES)
     if file.suffix == ".jsonl":
         return file, (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
@@ -45,11 +38,7 @@ def records_of(path: Path, *, split: str | None) -> tuple[Path, Iterator[Record]
 
 
 def read_turns(messages: Any, key: str, *, where: str) -> Turns:
-    """The turns of a list of messages, with `from` and `value` or `role` and `content`.
-
-    Raises:
-        DataError: not a list of such messages, an unknown speaker, or a content that is no text.
-    """
+    """The turns of a list of messages, with `from` and `value` or `role` and `content`."""
     turns = []
     for place, message in fields.records(messages, where=f"{where}, {key}"):
         who, says = ("role", "content") if "role" in message else ("from", "value")
@@ -100,10 +89,8 @@ class ImageTexts:
         return self.builders.setdefault(image.name, SampleBuilder(written, image))
 
     def add(self, builder: SampleBuilder, turns: Turns, row: Record) -> str | None:
-        """Adds each question with its answer, and answers to the image alone as captions.
-
-        Returns:
-            the last question if it has no answer.
+        """Adds each question with its answer, and answers to the image alone as captions; returns
+        the last question if it has no answer.
         """
         id = {"id": row.identifier("id")} if row.get("id") is not None else {}
         asked: str | None = None

@@ -83,10 +83,8 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
 
 
 def record(values: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
-    """The sample of an object with the JSONL fields, for a given image.
-
-    Args:
-        name: sample id; an `id` of the image is kept in its meta.
+    """The sample of an object with the JSONL fields, for a given image; `name` is its id, an `id`
+    of the image is kept in its meta.
     """
     fields.known_keys(values, ROW_KEYS, where=where)
     one = _ImageTexts(image, name, where)

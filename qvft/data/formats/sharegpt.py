@@ -23,19 +23,27 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
-    """As `llava.read`, of records with `messages` or `conversations`, and `images`.
+    """Samples in order of first appearance of their images; each turn is a question of its own.
 
-    A record with `chosen` and `rejected` is a pair, its last turn the question.
+    Records have `messages` or `conversations`, and `images` or `image`. A turn of `<image>` alone
+    makes its answer a caption. Records without image or with several, system messages, and turns
+    without their other half are left out and counted. A question's default id is its image as
+    written and its number; its meta has the record's `id`, and its `turn` from the second on. A
+    record with `chosen` and `rejected` is a pair, its last turn the question.
 
     Source: github.com/hiyouga/LLaMA-Factory, data/README.md.
+
+    Args:
+        path: the file, or a folder that holds `{split}.json` or `{split}.jsonl`.
     """
     file, rows = records_of(path, split=split)
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     found = ImageTexts(file, guard)
     for row in rows:
-        key = "conversations" if "conversations" in row and "messages" not in row else "messages"
-        messages = fields.field(row, key, where=row.where)
         image_key = "images" if "images" in row else "image"
+        usual = "messages" if image_key == "images" else "conversations"
+        key = next((one for one in ("messages", "conversations") if one in row), usual)
+        messages = fields.field(row, key, where=row.where)
         builder = found.builder(row, row.get(image_key), image_key)
         if builder is None:
             continue
