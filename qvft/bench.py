@@ -91,23 +91,9 @@ def bench(given: argparse.Namespace) -> None:
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All checks that need no torch are done.
-    from qvft.benchmark.caption import bench_caption
-    from qvft.benchmark.prediction import bench_prediction
-    from qvft.benchmark.preference import bench_preference
-    from qvft.benchmark.report import (
-        caption_lines,
-        command_table,
-        machine,
-        prediction_lines,
-        preference_lines,
-        reward_lines,
-        training_json,
-        training_table,
-    )
-    from qvft.benchmark.reward import bench_reward
-    from qvft.benchmark.training import bench_training
+    from qvft.benchmark import caption, prediction, preference, report, reward, training
 
-    found: dict[str, Any] = {"machine": machine(recipe)}
+    found: dict[str, Any] = {"machine": report.machine(recipe)}
     if given.only in PLAIN_SCRIPTS:
         from qvft.benchmark.whole import bench_serve, bench_whole
 
@@ -117,32 +103,30 @@ def bench(given: argparse.Namespace) -> None:
         else:
             whole = bench_serve(recipe, **line)
         for title, commands in whole.items():
-            stdout.print(command_table(commands, title=title.replace("_", " ")))
+            stdout.print(report.command_table(commands, title=title.replace("_", " ")))
             found[title] = asdict(commands)
+    steps = {"rounds": given.rounds, "steps": given.steps}
     if given.only in (None, "train"):
-        training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
-        stdout.print(training_table(training))
-        found.update(training_json(training))
+        measured = training.bench_training(recipe, **steps)
+        stdout.print(report.training_table(measured))
+        found.update(report.training_json(measured))
         if given.chart is not None:
             from qvft.benchmark.chart import save_chart
 
-            save_chart(training, given.chart)
-    if given.only in (None, "predict"):
-        prediction = bench_prediction(recipe, rounds=given.rounds)
-        stdout.print(prediction_lines(prediction))
-        found["predict"] = asdict(prediction)
-    if given.only == "preference":
-        preference = bench_preference(recipe, rounds=given.rounds, steps=given.steps)
-        stdout.print(preference_lines(preference))
-        found["preference"] = asdict(preference)
-    if given.only == "reward":
-        reward = bench_reward(recipe, rounds=given.rounds, steps=given.steps)
-        stdout.print(reward_lines(reward))
-        found["reward"] = asdict(reward)
-    if given.only == "caption":
-        caption = bench_caption(recipe, rounds=given.rounds)
-        stdout.print(caption_lines(caption))
-        found["caption"] = asdict(caption)
+            save_chart(measured, given.chart)
+    result: Any = None
+    name = given.only or "predict"
+    if name == "predict":
+        result = prediction.bench_prediction(recipe, rounds=given.rounds)
+    elif name == "caption":
+        result = caption.bench_caption(recipe, rounds=given.rounds)
+    elif name == "preference":
+        result = preference.bench_preference(recipe, **steps)
+    elif name == "reward":
+        result = reward.bench_reward(recipe, **steps)
+    if result is not None:
+        stdout.print(report.LINES[name](result))
+        found[name] = asdict(result)
     if given.json is not None:
         write_json(given.json, found)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -44,48 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_run = isdir(given.recipe)  # False for a name that no system takes
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
-    if is_run:
-        return exit_status(lambda: verify(Path(given.recipe), given.json))
-    return exit_status(
-        lambda: check(
-            given.recipe,
-            given.overrides,
-            only=given.only,
-            json_file=given.json,
-            preview_file=given.preview,
-        )
-    )
+    return exit_status(lambda: verify(given) if is_run else check(given))
 
 
-def verify(run: Path, json_file: Path | None) -> None:
+def verify(given: argparse.Namespace) -> None:
     """Findings on a run, screen, JSON."""
-    if json_file is not None:
-        require_writable(json_file)
+    from qvft.json_files import write_json
     from qvft.recipe.recipe_lock import LOCK_NAME
     from qvft.setup.run_recipe import run_recipe
 
+    run = Path(given.recipe)
+    if given.json is not None:
+        require_writable(given.json)
     if not (run / LOCK_NAME).is_file():
         run_recipe(run, [])  # says that it is no run, before torch is imported
     from qvft.checking.check_run import check_run, show_run
 
     findings = check_run(run)
     show_run(findings, stdout)
-    if json_file is not None:
-        from qvft.json_files import write_json
-
-        write_json(json_file, dataclasses.asdict(findings))
+    if given.json is not None:
+        write_json(given.json, dataclasses.asdict(findings))
     findings.raise_if_failed()
     print_next(["qvft", "eval", str(run)])
 
 
-def check(
-    recipe_path: str,
-    overrides: Sequence[str],
-    *,
-    only: str | None,
-    json_file: Path | None,
-    preview_file: Path | None,
-) -> None:
+def check(given: argparse.Namespace) -> None:
     """Recipe, findings, screen, JSON, preview."""
     from qvft.checking.before_torch import (
         recipe_findings,
@@ -96,25 +80,26 @@ def check(
     )
     from qvft.checking.findings import Findings
     from qvft.checking.print_findings import show
+    from qvft.json_files import write_json
     from qvft.recipe.load import idle_keys, load_recipe
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.run_recipe import require_there
     from qvft.setup.start_run import start_run
 
-    for path in (json_file, preview_file):
+    for path in (given.json, given.preview):
         if path is not None:
             require_writable(path)
-    if Path(recipe_path).suffix not in (".yaml", ".yml") and not isfile(recipe_path):
-        require_there(recipe_path)  # it may have meant a run
-    recipe = load_recipe(recipe_path, overrides)
+    if Path(given.recipe).suffix not in (".yaml", ".yml") and not isfile(given.recipe):
+        require_there(given.recipe)  # it may have meant a run
+    recipe = load_recipe(given.recipe, given.overrides)
     require_settings(recipe)
     start_run(recipe)
-    if only is None:
+    if given.only is None:
         require_writable(Path(recipe.run_dir), folder=True)
 
-    if only == "recipe":
+    if given.only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))
-    elif only == "model":
+    elif given.only == "model":
         require_models(recipe)
         from qvft.checking.check_recipe import check_model
 
@@ -125,20 +110,18 @@ def check(
         texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
         from qvft.checking.check_recipe import check_all, check_data
 
-        look = check_data if only == "data" else check_all
-        findings = look(recipe, preview_file, texts=texts)
+        look = check_data if given.only == "data" else check_all
+        findings = look(recipe, given.preview, texts=texts)
     idle = tuple(named_in_file(recipe, idle_keys(recipe)))
     findings = dataclasses.replace(findings, warnings=(*idle, *findings.warnings))
     show(findings, stdout)
-    if json_file is not None:
-        from qvft.json_files import write_json
-
-        write_json(json_file, dataclasses.asdict(findings))
-    if preview_file is not None:
-        stdout.print(f"preview  {preview_file}")
+    if given.json is not None:
+        write_json(given.json, dataclasses.asdict(findings))
+    if given.preview is not None:
+        stdout.print(f"preview  {given.preview}")
     findings.raise_if_failed()
-    program = "train" if only is None else "check"
-    print_next(["qvft", program, recipe_path, *overrides])
+    follows = "train" if given.only is None else "check"
+    print_next(["qvft", follows, given.recipe, *given.overrides])
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def convert(given: argparse.Namespace) -> None:
 
         rows, others = write_results(Path(given.path), given.out, layout=given.to)
         more = f"; {others} rows of the other kind left out" if others else ""
-        stdout.print(f"{rows} rows written to {given.out}{more}", highlight=False, markup=False)
+        stdout.print(f"{rows} rows written to {given.out}{more}")
         return
 
     from qvft.data.formats import read_samples
@@ -102,7 +102,7 @@ def convert(given: argparse.Namespace) -> None:
         counts = f"{len(samples)} images, {captions} captions, {questions} questions"
         counts += f", {pairs} pairs" if pairs else ""
         images = f" ({copied} images written beside it)" if copied else ""
-    stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
+    stdout.print(f"{counts} written to {given.out}{images}")
     if captions or questions:
         print_next([] if given.to == "trl" else ["qvft", "init", str(given.out)])
 

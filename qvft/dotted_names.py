@@ -19,16 +19,11 @@ def is_dotted(name: str) -> bool:
 
 
 def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
-    """Imports the object of this name.
+    """Imports the object named as `package.module.name` or `package.module:name`, of class
+    `wanted`.
 
-    Args:
-        name: `package.module.name` or `package.module:name`.
-        wanted: the class that the object must be an instance of.
-        where: the recipe key that names it.
-
-    Raises:
-        RecipeError: no such module, a module in a run folder, an import error, no such attribute,
-            or an object of another class.
+    Raises RecipeError, with the recipe key `where`, for a module that is missing, fails or lies in
+    a run folder, a missing attribute, or an object of another class.
     """
     module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
     expected = f"a {wanted.__name__} as package.module.name"

@@ -54,11 +54,11 @@ def export(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
-    stdout.print(f"loaded again: {line}", highlight=False)
-    stdout.print(f"written to {given.out}", highlight=False)
+    stdout.print(f"loaded again: {line}")
+    stdout.print(f"written to {given.out}")
     if given.to == "peft":
         out = shlex.quote(str(given.out))
-        stdout.print(f"next: qvft push {out} OWNER/NAME --dry-run", highlight=False)
+        stdout.print(f"next: qvft push {out} OWNER/NAME --dry-run")
 
 
 def _export_file(given: argparse.Namespace) -> dict[str, Any]:

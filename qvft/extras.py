@@ -10,10 +10,7 @@ from qvft.errors import MissingToolError
 def require_package(name: str, *, wanted_by: str, install: str, otherwise: str = "") -> None:
     """Raises MissingToolError if a package is not installed; does not import it.
 
-    Args:
-        wanted_by: the command, key or function that needs it.
-        install: the argument of `pip install`, e.g. `qvft[plots]`.
-        otherwise: what does without it.
+    `install` is the argument of `pip install`, `otherwise` what does without the package.
     """
     if find_spec(name) is None:
         raise MissingToolError(

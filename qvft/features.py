@@ -78,11 +78,11 @@ def show(cache: Path) -> None:
             table.add_row(one.folder.name[:_SHOWN_ID], *_facts(one), size, used)
         stdout.print(table)
     total = _size(sum(bytes_of(one.files) for one in found))
-    _print(f"{len(found)} spaces, {total} in {cache}")
+    stdout.print(f"{len(found)} spaces, {total} in {cache}")
     old = [one for one in found if one.other_format]
     if old:
         size = _size(sum(bytes_of(one.files) for one in old))
-        _print(
+        stdout.print(
             f"{len(old)} of them ({size}) are of another format, which this version does not "
             "read: `python -m qvft.features prune --old-format` removes them"
         )
@@ -98,7 +98,7 @@ def prune(cache: Path, given: argparse.Namespace) -> None:
         for one in chosen:
             remove(one)
     verb = "would free" if given.dry_run else "freed"
-    _print(f"{verb} {size} bytes in {cache}: {len(chosen)} spaces")
+    stdout.print(f"{verb} {size} bytes in {cache}: {len(chosen)} spaces")
 
 
 def _chosen(cache: Path, given: argparse.Namespace) -> list[Space]:
@@ -166,10 +166,6 @@ def _days(text: str) -> float:
     if not 0 <= days < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of days")
     return days
-
-
-def _print(text: str) -> None:
-    stdout.print(text, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,8 @@ _NO_TEXT = {
 def expanded(path: str) -> str:
     """A path with `~` or `~name` expanded, of recipe keys and command lines; `$NAME` is not.
 
-    Raises:
-        UserError: there is no home folder, the path is empty, or it begins with a `$NAME` that is
-            not there. Not a ValueError, whose message argparse would replace.
+    Raises UserError without home folder, for an empty path, or one that begins with a `$NAME` that
+    is not there. It is no ValueError, whose message argparse would replace.
     """
     if not path:
         do = "set the variable, if it comes from one of the shell"
@@ -61,8 +60,7 @@ def given_path(path: str) -> Path:
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file, without a byte order mark.
 
-    Raises:
-        DataError: the file is missing, a folder, cannot be read, or is not UTF-8.
+    Raises DataError if it is missing, a folder, not readable or not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -116,13 +114,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def require_writable(path: Path, *, folder: bool = False) -> None:
-    """Checks that `path` is writable, before anything long begins; leaves nothing.
+    """Checks that `path`, a file or a folder, is writable before anything long begins; leaves
+    nothing.
 
-    Args:
-        folder: the output is a folder, not a file.
-
-    Raises:
-        DataError: it is not writable, or a folder in place of a file, or the other way round.
+    Raises DataError if not, or for a folder in place of a file, or the other way round.
     """
     if os.path.exists(path) and path.is_dir() != folder:
         raise DataError(
@@ -181,10 +176,7 @@ def _stream(path: Path) -> int | Path | None:
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Context manager: a temporary path that is renamed to `path` if the block ends without an
-    error.
-
-    Raises:
-        DataError: `path` exists: outputs are never overwritten.
+    error. Raises DataError if `path` exists: outputs are never overwritten.
     """
     require_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,10 +199,8 @@ def _partial_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Context manager: a new folder that is renamed to `path` if the block ends without an error.
 
-    Raises:
-        DataError: `path` exists and is not an empty folder (outputs are never overwritten), or
-            cannot be written.
-        BusyError: another process is writing it.
+    Raises DataError if `path` exists and is not an empty folder, or cannot be written, BusyError if
+    another process is writing it.
     """
     with beside(path):
         require_new(path, folder=True)

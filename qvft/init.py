@@ -66,10 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(given: argparse.Namespace) -> None:
     """Detects, reads, shows, splits, writes, and prints the next commands."""
-    from qvft.files import require_new
+    from qvft.data.write_jsonl import write_jsonl
+    from qvft.files import new_folder, require_new, write_text
     from qvft.new_project.detect_format import detect
-    from qvft.new_project.read_data import read_found
+    from qvft.new_project.read_data import described, read_found, sample_lines
+    from qvft.new_project.recipe_text import recipe_text
     from qvft.new_project.split_samples import split_data
+    from qvft.recipe.load import parse_recipe
+    from qvft.recipe.next_command import after_training
 
     shares = shares_of(given.split)
     out = given.out or Path(f"{given.source.resolve().stem}_qvft")
@@ -77,11 +81,33 @@ def start(given: argparse.Namespace) -> None:
     found = detect(given.source, given.format)
     asked = ask_for_texts(given, found)
     data = read_found(found, options_of(given, found, asked))
-    show(found, data)
+    stdout.print(f"{found.path}: {described(found, data)}")
+    stdout.print("three samples:")
+    every = [sample for part in data.values() for sample in part]
+    for sample in every[:: max(1, (len(every) - 1) // 2)][:3]:
+        for line in sample_lines(sample):
+            stdout.print(line)
     parts = split_data(data, shares, seed=given.seed, column=given.group, where=str(found.path))
-    recipe, comments = chosen_recipe(given, out, parts)
-    write(out, parts, recipe, comments, copy_images=given.copy_images)
-    report(given, out, parts, recipe, comments, is_split=parts.keys() != data.keys())
+    recipe, base = chosen_recipe(given, out, parts)
+    comments = [
+        f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
+        base,
+        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md. Rates: docs/tuning.md.",
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
+        for role, samples in parts.items():
+            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=given.copy_images)
+        write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
+    by = f"`{given.group}`" if given.group else "image"
+    how = f"split by {by}, seed {given.seed}"
+    print_written(out, parts, how if parts.keys() != data.keys() else "splits of the data")
+    stdout.print(base)
+    path = shlex.quote(str(out / "recipe.yaml"))
+    stdout.print("next:")
+    stdout.print(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
+    stdout.print(f"  qvft train {path}")
+    stdout.print(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 def shares_of(split: str) -> dict[str, float]:
@@ -129,22 +155,10 @@ def options_of(given: argparse.Namespace, found: Found, texts: Mapping[str, str]
     return {key: value for key, value in options.items() if value}
 
 
-def show(found: Found, data: Mapping[str, Sequence[Sample]]) -> None:
-    """Prints what was understood, and three samples."""
-    from qvft.new_project.shown_samples import described, sample_lines
-
-    say(f"{found.path}: {described(found, data)}")
-    say("three samples:")
-    samples = [sample for part in data.values() for sample in part]
-    for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
-        for line in sample_lines(sample):
-            say(line)
-
-
 def chosen_recipe(
     given: argparse.Namespace, out: Path, parts: Mapping[str, Sequence[Sample]]
-) -> tuple[dict[str, Any], list[str]]:
-    """A recipe for the GPU, or without one for the bundled model, and its first comments."""
+) -> tuple[dict[str, Any], str]:
+    """A recipe for the GPU, or without one for the bundled model, and which base it has and why."""
     from qvft.new_project.fitting_base import fitting_base, gpu_memory
     from qvft.new_project.recipe_text import facts_of, recipe_of
     from qvft.recipe.load import parse_recipe
@@ -162,66 +176,19 @@ def chosen_recipe(
     outside = not given.copy_images
     recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
     parse_recipe(recipe, where=str(out / "recipe.yaml"))
-    comments = [
-        f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
-        f"Base: {why}.",
-        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md. Rates: docs/tuning.md.",
-    ]
-    return recipe, comments
+    return recipe, f"Base: {why}."
 
 
-def write(
-    out: Path,
-    parts: Mapping[str, Sequence[Sample]],
-    recipe: Mapping[str, Any],
-    comments: list[str],
-    *,
-    copy_images: bool,
-) -> None:
-    """Writes a JSONL file per part and the recipe into the new folder `out`, or nothing."""
-    from qvft.data.write_jsonl import write_jsonl
-    from qvft.files import new_folder, write_text
-    from qvft.new_project.recipe_text import recipe_text
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(out) as folder:
-        for role, samples in parts.items():
-            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images)
-        write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
-
-
-def report(
-    given: argparse.Namespace,
-    out: Path,
-    parts: Mapping[str, Sequence[Sample]],
-    recipe: Mapping[str, Any],
-    comments: list[str],
-    *,
-    is_split: bool,
-) -> None:
-    """Prints what was written, and the next commands."""
-    from qvft.recipe.load import parse_recipe
-    from qvft.recipe.next_command import after_training
-
+def print_written(out: Path, parts: Mapping[str, Sequence[Sample]], how: str) -> None:
+    """Prints the data files, how they were split, and images that training data share with them."""
     counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
-    by = f"`{given.group}`" if given.group else "image"
-    how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
-    say(f"written to {out}: {counts} images ({how}), recipe.yaml")
+    stdout.print(f"written to {out}: {counts} images ({how}), recipe.yaml")
     trained = {one.image.name for one in parts["train"]}
     for role in [role for role in parts if role != "train"]:
         if shared := sum(one.image.name in trained for one in parts[role]):
-            say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
-    say(comments[1])
-    path = shlex.quote(str(out / "recipe.yaml"))
-    say("next:")
-    say(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
-    say(f"  qvft train {path}")
-    say(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
-
-
-def say(line: str) -> None:
-    """Prints a line of output."""
-    stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+            stdout.print(
+                f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)"
+            )
 
 
 if __name__ == "__main__":

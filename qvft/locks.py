@@ -31,11 +31,7 @@ def beside(path: Path) -> AbstractContextManager[None]:
 def in_turn(
     folder: Path, name: str, *, waiting: Callable[[BusyError], None]
 ) -> AbstractContextManager[None]:
-    """Waits for the lock `name` of a folder; `waiting` is called once if another process holds it.
-
-    Raises:
-        DataError: the folder cannot be written to.
-    """
+    """Waits for the lock `name` of a folder; calls `waiting` once if another process holds it."""
     return _held(folder / f".{name}{LOCK}", folder, waiting=waiting)
 
 
@@ -46,10 +42,7 @@ def _held(
     """Holds a lock file, and removes it afterwards; with `waiting` it waits.
 
     A lock file left by a killed process does not block. Child processes do not inherit the lock.
-
-    Raises:
-        BusyError: another process holds it.
-        DataError: the folder cannot be written to.
+    Raises BusyError if another process holds it, DataError if the folder cannot be written to.
     """
     lock = FileLock(file, thread_local=False)
     for timeout in (0, -1):

@@ -55,8 +55,9 @@ OTHERS_WAIT = 10.0
 """Seconds that a process waits for the launcher to end it, before it prints its error: the main
 process takes seconds to end on a busy machine."""
 _WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else 120
-stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
-stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
+_SETTINGS: dict[str, Any] = {"soft_wrap": True, "width": _WIDTH, "emoji": False}
+_SETTINGS |= {"markup": False, "highlight": False}
+stdout, stderr = PlainConsole(**_SETTINGS), PlainConsole(stderr=True, **_SETTINGS)
 
 
 def is_main_process() -> bool:

@@ -50,8 +50,8 @@ def _merge(given: argparse.Namespace) -> None:
     from qvft.weights.merge import merge_summary
 
     for line in merge_summary(content):
-        stdout.print(line, highlight=False)
-    stdout.print(f"merged model written to {given.out}", highlight=False)
+        stdout.print(line)
+    stdout.print(f"merged model written to {given.out}")
     print_next(after_merge(given.run, given.out))
 
 

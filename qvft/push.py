@@ -55,30 +55,27 @@ def _push(given: argparse.Namespace) -> None:
         for name, content in files.items()
     }
     for name, size in sizes.items():
-        say(f"{decimal(size):>10}  {name}")
+        stdout.print(f"{decimal(size):>10}  {name}")
     visible, total = "public" if given.public else "private", decimal(sum(sizes.values()))
-    say(f"{total:>10}  in {len(files)} files, to the {visible} {kind} {given.repo}")
+    stdout.print(f"{total:>10}  in {len(files)} files, to the {visible} {kind} {given.repo}")
     if b"\nlicense: unknown\n" in bytes(files["README.md"]):
         where = "at the top of the README.md that qvft export --to peft writes"
         if kind == "dataset":
             where = f"as data.license in {given.folder / 'recipe.yaml'}"
         elif (given.folder / "README.md").is_file():
             where = "at the top of README.md"
-        say(f"license: unknown; name the right one {where}")
+        stdout.print(f"license: unknown; name the right one {where}")
     if given.dry_run:
-        say("nothing was uploaded; next: the same command without --dry-run")
+        stdout.print("nothing was uploaded; next: the same command without --dry-run")
         return
 
     from qvft.weights.hub_upload import upload
 
-    say(f"uploaded: {upload(files, given.repo, private=not given.public, repo_type=kind)}")
+    stdout.print(f"uploaded: {upload(files, given.repo, private=not given.public, repo_type=kind)}")
     of_kind = " --repo-type dataset" if kind == "dataset" else ""
-    say(f"next: hf download {given.repo}{of_kind} --local-dir {given.repo.partition('/')[2]}")
-
-
-def say(line: str) -> None:
-    """Prints a line of output."""
-    stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+    stdout.print(
+        f"next: hf download {given.repo}{of_kind} --local-dir {given.repo.partition('/')[2]}"
+    )
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_an_image_that_cannot_be_copied_leaves_nothing(tmp_path: Path, capsys) -
     source = rows(tmp_path / "in.jsonl", *lines)
     assert main(["jsonl", source, str(tmp_path / "out.jsonl"), "--copy-images"]) == 2
     message = capsys.readouterr().err
-    assert "absent.png: cannot be copied (No such file or directory)" in message
+    assert "absent.png: cannot be read (No such file or directory)" in message
     assert shown(tmp_path) == {"a.png", "in.jsonl"}
 
 

@@ -174,8 +174,8 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
 ) -> None:
     from dataclasses import replace
 
-    from qvft.data.data_warnings import evaluation_warnings
-    from qvft.data.question_reader import QuestionReader
+    from qvft.data.collate import QuestionReader
+    from qvft.data.data_warnings import data_warnings
     from qvft.data.rows import evaluation_rows
     from qvft.recipe.load import load_recipe
     from qvft.training.prepare_training import prepare_training
@@ -184,7 +184,9 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
     collator = work.loaded.collator
     reader = QuestionReader(collator.template.tokenizer, 12)
     rows = evaluation_rows(work.train.samples)
-    said = evaluation_warnings(rows, replace(collator, reader=reader), images=3, name="rows")
+    said = data_warnings(
+        rows, replace(collator, reader=reader), images=3, name="rows", training=False
+    )
     message = "rows: the Q-Former reads 12 tokens: it does not see the beginning of 1 of 3 prompts"
     assert message in said
 

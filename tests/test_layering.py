@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 ROOTS = {
-    "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
+    "errors", "log", "terminal", "files", "json_files", "disk", "locks",
     "cpu_threads", "dotted_names", "extras", "progress", "garbage_collection",
 }  # fmt: skip
 MAY_IMPORT = {
@@ -24,11 +24,10 @@ MAY_IMPORT = {
     "cpu_threads": set(),
     "dotted_names": {"errors"},
     "extras": {"errors"},
-    "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},
     "files": {"errors", "disk", "locks"},
-    "json_files": {"errors", "json_mistakes", "files"},
+    "json_files": {"errors", "files"},
     "recipe": ROOTS,
     "data": ROOTS | {"recipe"},
     "models": ROOTS | {"recipe"},

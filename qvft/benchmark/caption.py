@@ -16,7 +16,7 @@ from qvft.benchmark.machine import timed
 from qvft.errors import RecipeError
 from qvft.models.forward_stages import encode_features, encode_images, encode_vision, generate
 from qvft.recipe.schema import Recipe
-from qvft.setup.model import Loaded, base_model, base_of
+from qvft.setup.model import base_model, base_of
 
 TOKENS = 20
 
@@ -43,23 +43,17 @@ class CaptionPace:
     rounds: int
 
 
-def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> CaptionPace:
+def bench_caption(recipe: Recipe, *, rounds: int) -> CaptionPace:
     """Captions one noise image greedily with the recipe's base, alternating both implementations.
 
-    Both run once as warm-up.
-
-    Args:
-        given: the model, if already loaded.
-
-    Raises:
-        UserError: the recipe or the base is wrong, or is no QVision.
+    Both run once as warm-up. Raises RecipeError if the base is no QVision.
     """
-    base = given.base if given is not None else base_of(recipe)
+    base = base_of(recipe)
     if base.family.name != "qvision":
         raise RecipeError(
             f"a model of family {base.family.name}", where="--only caption", expected="a QVision"
         )
-    loaded = given or base_model(recipe, base)
+    loaded = base_model(recipe, base)
     model = loaded.model.eval()
     side_px = base.config.tower_config.image_size
     noise = np.random.default_rng(7).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)

@@ -13,11 +13,7 @@ from qvft.evaluation.figure_formats import figure_format
 
 
 def save_chart(bench: TrainingBench, path: Path) -> None:
-    """Writes horizontal bars of texts per second and of peak memory, one per variant.
-
-    Raises:
-        RecipeError: as `figure_format`.
-    """
+    """Writes horizontal bars of texts per second and of peak memory, one per variant."""
     form = figure_format(path, option="--chart")
     paces = bench.ways.values()
     panels = {

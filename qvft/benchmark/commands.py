@@ -39,8 +39,7 @@ def measured(
     """Runs Python with each command's arguments, in turn in each round, and writes what it prints
     to `log`. `ROUND` in arguments and further variables of the environment is the round's number.
 
-    Raises:
-        FailedError: a command failed; the message has the end of what it printed.
+    Raises FailedError, with the end of what it printed, if a command fails.
     """
     taken: dict[str, list[tuple[float, float, int]]] = {name: [] for name in commands}
     for number in map(str, range(rounds)):

@@ -1,4 +1,4 @@
-"""Measures for benchmarks: time of a call, peak memory of a step, FLOP/s of the machine."""
+"""Measures for benchmarks: seconds, peak memory, FLOPs and gradients of training steps."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
 """Size of the square matrices for measuring FLOP/s."""
 SAMPLE_S = 0.002
-
 
 Result = TypeVar("Result")
 
@@ -58,19 +59,67 @@ def resident_peak() -> Iterator[Callable[[], int]]:
         watcher.join()
 
 
-def step_memory(place: torch.device, step: Callable[[], object]) -> int:
-    """Peak bytes of a step above those between steps; the first one only warms up."""
-    step()
+def idle_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over the trained weights, with learning rate zero."""
+    return torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.0)
+
+
+def seconds_of(step: Callable[[Any], object], batches: Sequence[Any]) -> float:
+    """Seconds of a step on each batch, to the end of what a GPU computes."""
+
+    def run() -> None:
+        for batch in batches:
+            step(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return timed(run)[1]
+
+
+def peak_memory(place: torch.device, step: Callable[[Any], object], batches: Sequence[Any]) -> int:
+    """Peak bytes of the largest step above those between steps; one step warms up."""
+    step(batches[0])
     gc.collect()
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
         before = torch.cuda.memory_allocated(place)
-        step()
-        torch.cuda.synchronize(place)
+        seconds_of(step, batches)
         return torch.cuda.max_memory_allocated(place) - before
     with resident_peak() as peak:
-        step()
+        seconds_of(step, batches)
     return peak()
+
+
+def backward_flops(
+    loss: Callable[[Any], Tensor], batches: Sequence[Any], optimizer: torch.optim.Optimizer
+) -> float:
+    """FLOPs of forward and backward passes on each batch, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        for batch in batches:
+            loss(batch).backward()
+    optimizer.zero_grad()
+    return float(counter.get_total_flops())
+
+
+def gradients(
+    loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """The gradient of each weight that has one."""
+    loss.backward()
+    named = model.named_parameters()
+    found = {name: one.grad.detach().clone() for name, one in named if one.grad is not None}
+    optimizer.zero_grad()
+    return found
+
+
+def gradient_difference(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> tuple[float, float]:
+    """The largest absolute difference of gradients, and the largest gradient of `second`."""
+    differences = (float((first[name] - value).abs().max()) for name, value in second.items())
+    return max(differences), max(float(value.abs().max()) for value in second.values())
 
 
 def _resident() -> int:

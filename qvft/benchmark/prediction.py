@@ -52,13 +52,7 @@ def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None
     """Generates for the recipe's evaluation data with its base, alternating plain loop and batches.
 
     Both decode images from files, with the same settings and weights. The first row runs once as
-    warm-up.
-
-    Args:
-        given: the model, if already loaded.
-
-    Raises:
-        UserError: the recipe, the data or the base is wrong.
+    warm-up. `given` is the model, if already loaded.
     """
     split = read_split(recipe, "eval")
     rows = evaluation_rows(split.samples, texts=split.source.texts)

@@ -9,14 +9,20 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from qvft.benchmark.machine import step_memory, timed
+from qvft.benchmark.machine import (
+    backward_flops,
+    gradient_difference,
+    gradients,
+    idle_optimizer,
+    peak_memory,
+    seconds_of,
+    timed,
+)
 from qvft.benchmark.training import rows_of_batches
 from qvft.benchmark.trl_dpo import TrlSteps
 from qvft.data.rows import Row
@@ -78,11 +84,8 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
     """Runs `steps` steps per side and round, alternating: the same pairs, weights and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts; trl's trainer gets decoded images, and encodes them in every step.
-
-    Raises:
-        RecipeError: the recipe has no preference phase.
-        UserError: the recipe, the data or the base is wrong, or trl's trainers cannot train it.
+    before timing starts; trl's trainer gets decoded images, and encodes them in every step. A
+    recipe without preference phase, or that trl's trainers cannot train, is a RecipeError.
     """
     work = prepare_training(recipe)
     plan = next((plan for plan in work.plans if plan.phase.objective == PREFERENCE), None)
@@ -102,32 +105,34 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
             "trl": (theirs, [theirs.laid_out([row for _, row in rows]) for rows in batches]),
             "qvft": (ours, own),
         }
-        gradients = [_gradients(side, laid[0]) for side, laid in sides.values()]
+        difference, largest = gradient_difference(
+            *(
+                gradients(side.loss(laid[0]), side.model, side.optimizer)
+                for side, laid in sides.values()
+            )
+        )
         flops, memory = {}, {}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for name, (side, laid) in sides.items():
-            flops[name] = _flops(side, laid)
-            memory[name] = step_memory(ours.place, partial(side.step, laid[0]))
+            flops[name] = backward_flops(side.loss, laid, side.optimizer)
+            memory[name] = peak_memory(ours.place, side.step, laid[:1])
         for _ in range(rounds):
             for name, (side, laid) in sides.items():
-                seconds[name].append(_seconds(side, laid))
+                seconds[name].append(seconds_of(side.step, laid))
     paces = {
         name: PreferencePace(
             tuple(taken), pairs / statistics.median(taken), memory[name], flops[name] / pairs
         )
         for name, taken in seconds.items()
     }
-    first, second = gradients
     return PreferenceBench(
         **paces,
         speedup=paces["qvft"].pairs_per_second / paces["trl"].pairs_per_second,
         memory_ratio=memory["trl"] / max(1, memory["qvft"]),
         promised=flops["trl"] / flops["qvft"],
         reference_seconds=reference_seconds,
-        max_abs_gradient_difference=max(
-            float((first[name] - value).abs().max()) for name, value in second.items()
-        ),
-        max_abs_gradient=max(float(value.abs().max()) for value in second.values()),
+        max_abs_gradient_difference=difference,
+        max_abs_gradient=largest,
         pairs=pairs,
         images=len({row.sample.id for rows in batches for _, row in rows}),
         batches=len(batches),
@@ -179,34 +184,3 @@ class QvftSteps:
             self.loss(batch).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def idle_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over the trained weights, with learning rate zero."""
-    return torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.0)
-
-
-def _gradients(side: Any, batch: Batch) -> dict[str, Tensor]:
-    side.loss(batch).backward()
-    named = side.model.named_parameters()
-    found = {name: one.grad.detach().clone() for name, one in named if one.grad is not None}
-    side.optimizer.zero_grad()
-    return found
-
-
-def _flops(side: Any, batches: Sequence[Batch]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        for batch in batches:
-            side.loss(batch).backward()
-    side.optimizer.zero_grad()
-    return float(counter.get_total_flops())
-
-
-def _seconds(side: Any, batches: Sequence[Batch]) -> float:
-    def run() -> None:
-        for batch in batches:
-            side.step(batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    return timed(run)[1]

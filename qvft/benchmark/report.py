@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -157,3 +158,12 @@ def reward_lines(bench: RewardBench) -> str:
             f"{bench.max_abs_gradient_difference:.1e} (largest {bench.max_abs_gradient:.1e})",
         ]
     )
+
+
+LINES: dict[str, Callable[[Any], str]] = {
+    "predict": prediction_lines,
+    "preference": preference_lines,
+    "reward": reward_lines,
+    "caption": caption_lines,
+}
+"""The report of each measurement but training's and whole commands', by its name."""

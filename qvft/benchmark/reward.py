@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qvft.benchmark.machine import step_memory
+from qvft.benchmark.machine import gradient_difference, gradients, peak_memory, seconds_of
 from qvft.benchmark.reward_sides import RewardSide, own_image
 from qvft.benchmark.training import rows_of_batches
 from qvft.errors import RecipeError
@@ -64,12 +64,8 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     """Runs `steps` updates per side and round, alternating: the same rows, weights and optimizer.
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
-    before timing starts. Neither side has a KL term, which would add passes to both.
-
-    Raises:
-        RecipeError: the recipe has no reward phase, or the rewards of the first batch do not
-            differ.
-        UserError: the recipe, the data or the base is wrong.
+    before timing starts. Neither side has a KL term, which would add passes to both. A recipe
+    without reward phase, or rewards of the first batch that do not differ, are a RecipeError.
     """
     recipe = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"beta": 0.0})})
     work = prepare_training(recipe, rewards=reward_functions)
@@ -81,7 +77,7 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     batches = rows_of_batches(work, plan, steps)
     sides = {name: RewardSide(work, plan, batches, is_plain=name == "plain", bf16=bf16)
              for name in ("plain", "qvft")}  # fmt: skip
-    largest, difference = _gradients_of(sides)
+    difference, largest = _compared_gradients(sides)
     if largest == 0:
         raise RecipeError(
             "the samples of each image in the first batch have equal rewards, so that nothing is "
@@ -90,13 +86,15 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
             expected="rewards that differ, of a trained model",
         )
     flops = {name: side.flops() for name, side in sides.items()}
-    memory = {name: step_memory(side.place, side.first_update) for name, side in sides.items()}
+    memory = {
+        name: peak_memory(side.place, side.update, side.given[:1]) for name, side in sides.items()
+    }
     sampled: dict[str, list[float]] = {name: [] for name in sides}
     updated: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            sampled[name].append(side.seconds(side.sample))
-            updated[name].append(side.seconds(side.update))
+            sampled[name].append(seconds_of(side.sample, side.given))
+            updated[name].append(seconds_of(side.update, side.given))
     rows = sum(map(len, batches))
     samples = rows * recipe.reward.num_generations
     paces = {
@@ -127,8 +125,8 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     )
 
 
-def _gradients_of(sides: Mapping[str, RewardSide]) -> tuple[float, float]:
-    """Largest gradient of the first batch, and largest difference of both ways on its samples."""
+def _compared_gradients(sides: Mapping[str, RewardSide]) -> tuple[float, float]:
+    """`gradient_difference` of both ways on the samples of the first batch."""
     ours, plain = sides["qvft"], sides["plain"]
     batch = ours.laid_out(ours.given[0])
     texts = [
@@ -138,11 +136,8 @@ def _gradients_of(sides: Mapping[str, RewardSide]) -> tuple[float, float]:
     collated = plain.rollouts.collate(texts, plain.given[0].seen(texts))
     alone = {name: one.to(plain.place) for name, one in collated.items()}
     alone |= {name: batch[name] for name in ("texts", "tokens")}
-    gradients = []
-    for side, one in ((ours, batch), (plain, alone)):
-        side.loss(one).backward()
-        named = side.module.model.named_parameters()
-        gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-        side.optimizer.zero_grad()
-    difference = max(float((gradients[1][n] - one).abs().max()) for n, one in gradients[0].items())
-    return max(float(one.abs().max()) for one in gradients[0].values()), difference
+    theirs, own = (
+        gradients(side.loss(one), side.module.model, side.optimizer)
+        for side, one in ((plain, alone), (ours, batch))
+    )
+    return gradient_difference(theirs, own)

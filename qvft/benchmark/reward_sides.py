@@ -5,7 +5,7 @@ Shape letters: I images, B rows, K samples per row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from qvft.benchmark.machine import timed
-from qvft.benchmark.preference import idle_optimizer
+from qvft.benchmark.machine import backward_flops, idle_optimizer
 from qvft.inference.sample import sample_rows
 from qvft.inference.sampled import Sampled
 from qvft.models.forward_stages import encode_features, encode_vision
@@ -90,10 +89,6 @@ class RewardSide:
             losses = self.module.train()(**inputs)["losses"]
         return combined_loss(losses, self.module.weights, self.module.counts([batch]))
 
-    def first_update(self) -> None:
-        """The update of the first batch."""
-        self.update(self.given[0])
-
     def flops(self) -> float:
         """FLOPs of all updates: of sampling, and of the forward and backward passes."""
         trained = [one for one in self.module.parameters() if one.requires_grad]
@@ -103,28 +98,13 @@ class RewardSide:
             laid = [self.laid_out(given) for given in self.given]
         for one in trained:
             one.requires_grad_(True)
-        with FlopCounterMode(display=False) as learning:
-            for batch in laid:
-                self.loss(batch).backward()
-        self.optimizer.zero_grad()
-        return float(sampling.get_total_flops() + learning.get_total_flops())
+        return sampling.get_total_flops() + backward_flops(self.loss, laid, self.optimizer)
 
     def laid_out(self, given: GivenBatch) -> dict[str, Tensor]:
         """The samples of a batch, scored and collated."""
         with self._autocast():
             (batch,), _ = self.rollouts.batches([given], step=0, trainer_state=None)
         return batch
-
-    def seconds(self, work: Callable[[GivenBatch], object]) -> float:
-        """Seconds of `work` on all batches."""
-
-        def run() -> None:
-            for given in self.given:
-                work(given)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-
-        return timed(run)[1]
 
     def _autocast(self) -> Any:
         return torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from qvft.benchmark.machine import resident_peak
+from qvft.benchmark.machine import (
+    backward_flops,
+    gradient_difference,
+    gradients,
+    idle_optimizer,
+    peak_memory,
+    seconds_of,
+)
 from qvft.models.flex_attention import use_flex, uses_flex
 from qvft.training.activations import lean_activations
 from qvft.training.objectives.language import LanguageModelling
@@ -56,8 +61,7 @@ class Steps:
         self.model, self.bf16 = model, bf16
         self.place = model.device
         self.objective = LanguageModelling(model).train()
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=0.0)
+        self.optimizer = idle_optimizer(model)
         self.objective.zero_grad()
 
     def loss(self, way: Way, batch: Mapping[str, Tensor]) -> Tensor:
@@ -79,33 +83,16 @@ class Steps:
 
     def timed(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """Seconds per step on each batch."""
-        self._wait()
-        start = time.perf_counter()
-        for batch in batches:
-            self.step(way, batch)
-        self._wait()
-        return time.perf_counter() - start
+        return seconds_of(partial(self.step, way), batches)
 
     def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """FLOPs per step on each batch, as torch counts them."""
-        with self._as_they_come(), FlopCounterMode(display=False) as counter:
-            for batch in batches:
-                self.loss(way, batch).backward()
-        self.optimizer.zero_grad()
-        return float(counter.get_total_flops())
+        with self._as_they_come():
+            return backward_flops(partial(self.loss, way), batches, self.optimizer)
 
     def memory(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> int:
         """Peak bytes of the largest step above those between steps."""
-        self.step(way, batches[0])
-        gc.collect()
-        if self.place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.place)
-            before = torch.cuda.memory_allocated(self.place)
-            self.timed(way, batches)
-            return torch.cuda.max_memory_allocated(self.place) - before
-        with resident_peak() as peak:
-            self.timed(way, batches)
-        return peak()
+        return peak_memory(self.place, partial(self.step, way), batches)
 
     def differences(
         self, first: Sequence[Mapping[str, Tensor]], second: Sequence[Mapping[str, Tensor]]
@@ -113,44 +100,31 @@ class Steps:
         """Largest differences of loss and of gradient, plain against qvft; largest gradient."""
         loss, gradient, largest = 0.0, 0.0, 0.0
         self.objective.eval()
-        for batches in zip(first, second, strict=True):
-            found: list[tuple[Tensor, dict[str, Tensor]]] = []
-            for name, batch in zip(("plain", "qvft"), batches, strict=True):
-                plain = self._as_they_come() if name == "plain" else contextlib.nullcontext()
-                with plain:
-                    value = self.loss(WAYS[name], batch)
-                    value.backward()
-                found.append((value.detach(), self._gradients()))
-                self.optimizer.zero_grad()
-            (one, ones), (other, others) = found
-            loss = max(loss, float((one - other).abs()))
-            for name, value in ones.items():
-                gradient = max(gradient, float((value - others[name]).abs().max()))
-                largest = max(largest, float(value.abs().max()))
+        for plain, ours in zip(first, second, strict=True):
+            with self._as_they_come():
+                one = self.loss(WAYS["plain"], plain)
+                ones = gradients(one, self.model, self.optimizer)
+            other = self.loss(WAYS["qvft"], ours)
+            others = gradients(other, self.model, self.optimizer)
+            loss = max(loss, float((one - other).detach().abs()))
+            found = gradient_difference(others, ones)
+            gradient, largest = max(gradient, found[0]), max(largest, found[1])
         self.objective.train()
         return loss, gradient, largest
-
-    def _gradients(self) -> dict[str, Tensor]:
-        named = self.model.named_parameters()
-        return {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
 
     @contextlib.contextmanager
     def _as_they_come(self) -> Iterator[None]:
         """Context in which blocks run as transformers has them: not compiled, without flex.
 
-        Plain practice has neither, and operations are counted of what is neither."""
+        Plain practice has neither, and operations are counted of what is neither.
+        """
         flex = uses_flex(self.model)
         if flex:
-            cast(
-                PreTrainedModel, self.model.get_submodule("language_model")
-            ).set_attn_implementation("sdpa")
+            decoder = cast(PreTrainedModel, self.model.get_submodule("language_model"))
+            decoder.set_attn_implementation("sdpa")
         try:
             with torch.compiler.set_stance("force_eager"):
                 yield
         finally:
             if flex:
                 use_flex(self.model)
-
-    def _wait(self) -> None:
-        if self.place.type == "cuda":
-            torch.cuda.synchronize(self.place)

@@ -89,15 +89,12 @@ def bench_training(
 
     Learning rates are zero, so that weights stay the same. Images are decoded and features computed
     before timing starts. Gradient checkpointing is as in the recipe; so are compiled blocks and
-    FlexAttention, except for the plain variant, which has neither.
+    FlexAttention, except for the plain variant, which has neither. An encoder-decoder, for which
+    there is no plain implementation, or a first phase of another objective, is a RecipeError.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
         given: the recipe's `prepare_training`, if already made.
-
-    Raises:
-        UserError: the recipe, the data or the base is wrong, or the model is an encoder-decoder,
-            for which there is no plain implementation, or its first phase learns from pairs.
     """
     config = (given.loaded.base if given else base_of(recipe)).config
     if is_encoder_decoder(config):

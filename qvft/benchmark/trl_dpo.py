@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qvft.benchmark.machine import idle_optimizer
 from qvft.data.rows import Row
 from qvft.extras import require_package
 from qvft.recipe.phases import PhasePlan
@@ -18,12 +19,7 @@ from qvft.recipe.schema import Recipe
 class TrlSteps:
     """Steps of a DPOTrainer with the recipe's weights and losses; its reference is a model.
 
-    Args:
-        folder: for what the trainer would write.
-
-    Raises:
-        MissingToolError: trl is not installed.
-        ModelError, RecipeError: as `qvft.interop.trl.policy`.
+    `folder` is for what the trainer would write.
     """
 
     def __init__(self, recipe: Recipe, plan: PhasePlan, *, bf16: bool, folder: str) -> None:
@@ -44,8 +40,7 @@ class TrlSteps:
         self.model: nn.Module = self.policy.model
         self.trainer = self._trainer(recipe, plan, bf16=bf16, folder=folder)
         self.place = self.policy.model.device
-        trained = [one for one in self.model.parameters() if one.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=0.0)
+        self.optimizer = idle_optimizer(self.model)
 
     def _trainer(self, recipe: Recipe, plan: PhasePlan, *, bf16: bool, folder: str) -> Any:
         import trl

@@ -19,13 +19,7 @@ from qvft.training.argument_names import refuse_arguments
 
 
 def require_settings(recipe: Recipe) -> None:
-    """Checks a recipe's settings as far as possible without libraries.
-
-    Raises:
-        RecipeError: an unknown metric, a training argument that qvft refuses, a tracker whose
-            package is not installed, a 4-bit decoder that is trained in full, or a phase with a
-            dropout of its own in the decoder, which is set once.
-    """
+    """Raises RecipeError for settings that need no library to be refused."""
     from qvft.evaluation.available_metrics import require_known_metrics  # predict needs no metric
 
     require_known_metrics(recipe.eval.metrics)
@@ -44,11 +38,7 @@ def require_settings(recipe: Recipe) -> None:
 
 
 def require_models(recipe: Recipe) -> None:
-    """Checks that the folders of the base, the decoder and the text branches exist.
-
-    Raises:
-        ModelError: one does not.
-    """
+    """Raises ModelError unless the folders of base, decoder and text branches exist."""
     require_folder(recipe.model.id)
     named = {
         "model.decoder": recipe.model.decoder,
@@ -61,11 +51,7 @@ def require_models(recipe: Recipe) -> None:
 
 
 def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
-    """The named data of a recipe, with unchecked images; a stream is opened, not read.
-
-    Raises:
-        RecipeError, DataError: as `read_texts`.
-    """
+    """The named data of a recipe, with unchecked images; a stream is opened, not read."""
     found = {}
     for name in which:
         if is_streamed(recipe, name):
@@ -76,11 +62,7 @@ def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
 
 
 def require_retention_texts(recipe: Recipe) -> None:
-    """Checks that the data of `eval.retention` can be read; a run is asked about it at its end.
-
-    Raises:
-        RecipeError: one cannot; the message begins with its key.
-    """
+    """Raises RecipeError if the data of `eval.retention`, needed at a run's end, cannot be read."""
     for number, source in enumerate(recipe.eval.retention):
         data = recipe.data.model_copy(update={"eval": source})
         try:
@@ -90,11 +72,7 @@ def require_retention_texts(recipe: Recipe) -> None:
 
 
 def training_texts(recipe: Recipe) -> Texts:
-    """Training data, and evaluation data if training evaluates.
-
-    Raises:
-        RecipeError, DataError: as `read_texts`, or the recipe's phases contradict each other.
-    """
+    """Training data, and evaluation data if training evaluates."""
     watched = any(plan.train.eval_steps is not None for plan in phase_plans(recipe))
     return texts_of(recipe, ("train", "eval") if watched else ("train",))
 

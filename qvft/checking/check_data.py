@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from qvft.checking.before_torch import recipe_findings
 from qvft.checking.checked_split import CheckedSplit, unused_texts
-from qvft.checking.findings import Findings, LeftOut, Quality, ShownRow, SplitFindings
+from qvft.checking.findings import Findings, Quality, ShownRow, SplitFindings
 from qvft.checking.pair_warnings import pair_warnings
 from qvft.data.blip_text import MAX_WORDS
-from qvft.data.data_warnings import evaluation_doubts, training_doubts
+from qvft.data.data_warnings import data_doubts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions
 from qvft.data.quality import tokenizer_coverage as spelling
@@ -52,12 +52,14 @@ def data_findings(
     skips = recipe.data.on_bad_image == "skip"
     warnings: list[str] = []
     for checked, one in zip(splits, found, strict=True):
-        doubts = training_doubts if checked.which == "train" else evaluation_doubts
         warnings += [*checked.split.remarks, *_split_warnings(one, skips=skips)]
-        warnings += [
-            f"{checked.split.name}: {doubt}"
-            for doubt in doubts(checked.rows, images=len(checked.split.samples), prompt=template)
-        ]
+        doubts = data_doubts(
+            checked.rows,
+            template,
+            images=len(checked.split.samples),
+            training=checked.which == "train",
+        )
+        warnings += [f"{checked.split.name}: {doubt}" for doubt in doubts]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
@@ -102,23 +104,18 @@ def _split_findings(
     asked: Sequence[tuple[str, str]],
 ) -> SplitFindings:
     split, stats, texts = checked.split, checked.stats, checked.texts
-    changed = cleaned_rows(checked.rows, checked.form)
+    changed, shortened = cleaned_rows(checked.rows, checked.form)
     counts = spelling.token_counts(texts, template.tokenizer)
     own = checked.which == "train"
     accepted = [one for one in texts if not one.is_rejected]
-    answers = distributions.answers(accepted, known=None if own else known)
-    pairs = pair_quality(checked.cleaned_pairs, copies.group, counts)
     overlap = None if own else copies.overlap
-    repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
         name=split.name,
         images=len(split.samples),
         captions=sum(len(sample.captions) for sample in split.samples),
         questions=sum(len(sample.questions) for sample in split.samples),
         rows=stats.rows,
-        skipped=tuple(
-            LeftOut(one.id, one.reason, one.name, one.expected, one.do) for one in split.skipped
-        ),
+        skipped=tuple(split.skipped),
         target_tokens=stats.target_tokens,
         longest=stats.longest,
         longest_id=stats.longest_id,
@@ -128,25 +125,21 @@ def _split_findings(
         cut_targets=stats.cut_targets,
         sha256=split.sha256,
         cut_ids=stats.cut_ids,
-        cleaned_rows=changed.rows,
-        shortened_ids=changed.shortened_ids,
+        cleaned_rows=changed,
+        shortened_ids=shortened,
         quality=Quality(
             exact_duplicates=copies.exact[checked.which],
-            near_duplicates=tuple(asdict(pair) for pair in copies.near[checked.which]),
+            near_duplicates=copies.near[checked.which],
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
-            repeats=asdict(repeated),
-            answers=None if answers is None else asdict(answers),
-            lengths=_as_dicts(distributions.lengths(accepted, counts)),
-            cut=_as_dicts(stats.cut),
-            spelling=asdict(spelling.spelling(texts, template.tokenizer, counts)),
-            pairs=None if pairs is None else asdict(pairs),
+            repeats=repeats(split.samples, copies.group, texts=split.source.texts),
+            answers=distributions.answers(accepted, known=None if own else known),
+            lengths=distributions.lengths(accepted, counts),
+            cut=stats.cut,
+            spelling=spelling.spelling(texts, template.tokenizer, counts),
+            pairs=pair_quality(checked.cleaned_pairs, copies.group, counts),
         ),
         pairs=sum(len(sample.pairs) for sample in split.samples),
     )
-
-
-def _as_dicts(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: asdict(record) for name, record in records.items()}
 
 
 def count_of(found: Sequence[Any], noun: str) -> str:
@@ -163,7 +156,7 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
         count = count_of(found.skipped, "unusable image")
         warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")
-    loses_tokens = any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
+    loses_tokens = any(cut.token_share > CUT_SHARE for cut in quality.cut.values())
     if found.cut_rows > CUT_SHARE * found.rows or loses_tokens:
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
@@ -188,12 +181,12 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         pair = quality.near_duplicates[0]
         warnings.append(
             f"{name}: {count_of(quality.near_duplicates, 'pair')} of images look alike, first "
-            f"{pair['first']} and {pair['second']}; compare them, and merge the texts of copies "
+            f"{pair.first} and {pair.second}; compare them, and merge the texts of copies "
             f"under one image ({ALL})"
         )
     if quality.pairs is not None:
         warnings += pair_warnings(name, quality.pairs)
-    opposed = quality.repeats["contradictions"]
+    opposed = quality.repeats.contradictions
     if opposed:
         first = "; ".join(", ".join(group) for group in opposed[:LISTED])
         warnings.append(
@@ -204,12 +197,12 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         ("lost", "lost by the tokenizer"),
         ("broken", "control characters or U+FFFD, a sign of damaged texts"),
     ):
-        if listed := quality.spelling[key]:
-            points = ", ".join(one["name"] for one in listed[:LISTED])
-            rows = quality.spelling[f"{key}_rows"]
+        if listed := getattr(quality.spelling, key):
+            points = ", ".join(one.name for one in listed[:LISTED])
+            rows = getattr(quality.spelling, f"{key}_rows")
             warnings.append(
                 f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {meaning}, first "
-                f"{points} in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+                f"{points} in row {listed[0].ids[0]}; replace them in the texts ({ALL})"
             )
     return warnings
 

@@ -53,13 +53,7 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 
 
 def known_base(recipe: Recipe) -> BaseCheckpoint | None:
-    """The recipe's base with its published configuration, without network; None if not known.
-
-    Nothing else of it can be read.
-
-    Raises:
-        UserError: the recipe's settings do not fit this configuration.
-    """
+    """The recipe's base with its published configuration, without network; None if not known."""
     model = recipe.model
     published = known_configs().get(model.id)
     config: PretrainedConfig | None = published
@@ -91,11 +85,8 @@ def phase_findings(
     row_tokens: int,
     steps: int | None = None,
 ) -> PhaseFindings:
-    """The findings of a phase.
-
-    Args:
-        row_tokens: tokens of its longest row, including image tokens.
-        steps: optimizer steps on one process, if known.
+    """The findings of a phase, whose longest row has `row_tokens` tokens with image tokens, and
+    which makes `steps` optimizer steps on one process, if known.
     """
     train, trainable = plan.train, plan.trainable
     texts_per_row = {"preference": 2, "reward": recipe.reward.num_generations}

@@ -36,12 +36,11 @@ State = Literal["ok", "differs", "missing", "not recorded"]
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of one comparison.
+    """Result of one comparison of SHA-256 (hexadecimal) or counts.
 
     Attributes:
         what: a file, or the content of a hash.
         state: `missing`: cannot be read; `not recorded`: nothing to compare with.
-        recorded, found: SHA-256, in hexadecimal, or counts.
     """
 
     what: str
@@ -62,11 +61,8 @@ def _compared(what: str, recorded: str | None, found: str | None, *, detail: str
 
 @dataclass(frozen=True)
 class RunFindings:
-    """Results of the check of a run folder.
-
-    Attributes:
-        versions: (then, now) per library with a changed version.
-        warnings: warnings of the run's reports.
+    """Results of the check of a run folder; `versions` are (then, now) per library with a changed
+    version, `warnings` those of the run's reports.
     """
 
     run: str
@@ -75,11 +71,7 @@ class RunFindings:
     warnings: tuple[str, ...] = ()
 
     def raise_if_failed(self) -> None:
-        """Raises if the run differs from its records.
-
-        Raises:
-            VerificationError: something differs or is missing.
-        """
+        """Raises VerificationError if something differs or is missing."""
         failed = [one.what for one in self.verified if one.state in ("differs", "missing")]
         if failed:
             raise VerificationError(
@@ -88,12 +80,8 @@ class RunFindings:
 
 
 def check_run(folder: Path) -> RunFindings:
-    """Compares files, base, data, recipe and reports of a run with what was recorded.
-
-    For an unfinished run, uses the newest checkpoint.
-
-    Raises:
-        CheckpointError: it is not a run folder, or has no checkpoint.
+    """Compares files, base, data, recipe and reports of a run with what was recorded; of an
+    unfinished run with its newest checkpoint. Raises CheckpointError if there is none.
     """
     newest = manifest_folder(folder)
     if newest is None or newest == folder / "adapter":

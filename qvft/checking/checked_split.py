@@ -69,8 +69,7 @@ def read_splits(
 ) -> list[CheckedSplit]:
     """The training data and, if the recipe has any, the evaluation data.
 
-    Raises:
-        RecipeError, DataError: as `inspect_split`, or a split has no text.
+    Raises RecipeError or DataError as `inspect_split`, or if a split has no text.
     """
     splits = []
     for which in ("train", "eval") if recipe.data.eval else ("train",):

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qvft.data.quality.contradictions import Repeats
+from qvft.data.quality.distributions import Answers, Lengths
+from qvft.data.quality.duplicates import NearPair
+from qvft.data.quality.pair_quality import PairQuality
+from qvft.data.quality.tokenizer_coverage import Spelling
+from qvft.data.token_stats import Cut
+from qvft.data.validate_images import Skipped
 from qvft.errors import ImageError, PreflightError
 
 
@@ -26,48 +33,27 @@ class RecipeFindings:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A skipped sample: its image's path, the reason, what was expected and what to do."""
-
-    id: str
-    reason: str
-    path: str = ""
-    expected: str | None = None
-    do: str | None = None
-
-
-@dataclass(frozen=True)
 class Quality:
-    """Data quality of a split as plain values; docs/data_quality.md lists the keys.
+    """Data quality of a split; docs/data_quality.md lists the keys of its JSON.
 
     Only `answers.common` has texts, and only answers that many questions share.
 
     Attributes:
         exact_duplicates: groups of sample ids with byte-identical images.
-        near_duplicates: pairs (first, second, difference) of near-duplicate images.
-        overlap: data leakage, what is also in the training data: exact and near (pairs of image
-            ids, ours first), id_only (image ids) and questions (pairs of question ids); None for
-            the training data.
-        repeats: contradictions and repeated_questions (groups of question ids), repeated_captions
-            (row ids); duplicate images count as one.
-        answers: None without questions.
-        lengths: per kind of text: count, and quantiles in words and tokens.
-        cut: per kind of row: rows, tokens, and the share truncated by `data.max_text_tokens`.
-        spelling: tokenizer coverage.
-        pairs: of pairs of texts: count, equal, repeated, reference_rejected and uneven (ids),
-            contradictions (groups of ids), mean tokens, and the share in which either text is
-            longer; None without pairs.
+        overlap: data leakage: `duplicates.Overlap`, and `questions` (pairs of question ids) asked
+            in the training data too; None for the training data.
+        lengths, cut: per kind of text, and per kind of row.
     """
 
     exact_duplicates: tuple[tuple[str, ...], ...]
-    near_duplicates: tuple[Mapping[str, Any], ...]
+    near_duplicates: tuple[NearPair, ...]
     overlap: Mapping[str, Any] | None
-    repeats: Mapping[str, Any]
-    answers: Mapping[str, Any] | None
-    lengths: Mapping[str, Mapping[str, Any]]
-    cut: Mapping[str, Mapping[str, Any]]
-    spelling: Mapping[str, Any]
-    pairs: Mapping[str, Any] | None = None
+    repeats: Repeats
+    answers: Answers | None
+    lengths: Mapping[str, Lengths]
+    cut: Mapping[str, Cut]
+    spelling: Spelling
+    pairs: PairQuality | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +61,7 @@ class SplitFindings:
     """Counts of a split; lengths in tokens, see `data.token_stats.TokenStats`.
 
     Attributes:
-        cut_ids: ids of truncated rows.
-        cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
-        cleaned_rows: rows changed by `data.text: blip2`.
-        shortened_ids: ids of rows truncated by it.
+        cleaned_rows, shortened_ids: rows changed and truncated by `data.text: blip2`.
         rows: texts to learn from or to evaluate; a pair has two.
     """
 
@@ -87,7 +70,7 @@ class SplitFindings:
     captions: int
     questions: int
     rows: int
-    skipped: tuple[LeftOut, ...]
+    skipped: tuple[Skipped, ...]
     target_tokens: tuple[int, float, int]
     longest: int
     longest_id: str
@@ -127,10 +110,9 @@ class Component:
 
 @dataclass(frozen=True)
 class PhaseFindings:
-    """A phase: component table, LoRA targets, memory, optimizer steps.
+    """A phase: component table, full names of the layers with LoRA, memory, optimizer steps.
 
     Attributes:
-        lora_targets: full names of the layers with adapters.
         memory_assumes: assumptions of the estimate.
         steps: optimizer steps on one process, None if no data was read.
         sources: of a list of training sources, see `setup.mixing.source_shares`.
@@ -168,10 +150,8 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """All results; parts that were not checked are None or empty.
-
-    Attributes:
-        unusable: images at which training would stop; 0 if it skips them.
+    """All results; parts that were not checked are None or empty. `unusable` counts images at which
+    training would stop; 0 if it skips them.
     """
 
     recipe: RecipeFindings
@@ -185,11 +165,8 @@ class Findings:
     unusable: int = 0
 
     def raise_if_failed(self) -> None:
-        """Raises if training would fail.
-
-        Raises:
-            ImageError: training would stop at unusable images.
-            PreflightError: a check has failed.
+        """Raises ImageError for images at which training would stop, PreflightError for failed
+        checks.
         """
         if self.unusable:
             raise ImageError(

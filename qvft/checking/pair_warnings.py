@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from qvft.data.quality.pair_quality import UNEVEN_FACTOR, UNEVEN_TOKENS
+from qvft.data.quality.pair_quality import UNEVEN_FACTOR, UNEVEN_TOKENS, PairQuality
 
 LISTED = 3
 FEWEST = 10
@@ -14,13 +11,8 @@ BIASED_SHARE = 0.7
 BIASED_RATIO = 1.25
 
 
-def pair_warnings(name: str, pairs: Mapping[str, Any]) -> list[str]:
-    """Warnings about the pairs of a split.
-
-    Args:
-        name: the split's name.
-        pairs: a `PairQuality` as plain values.
-    """
+def pair_warnings(name: str, pairs: PairQuality) -> list[str]:
+    """Warnings about the pairs of a split."""
     found = []
     for key, meaning, do in (
         ("equal", "texts are equal but for case, blanks or punctuation", "remove them"),
@@ -37,10 +29,11 @@ def pair_warnings(name: str, pairs: Mapping[str, Any]) -> list[str]:
             "look at them: length alone may be what is learned",
         ),
     ):
-        if ids := pairs[key]:
+        if ids := getattr(pairs, key):
             first = ", ".join(ids[:LISTED])
-            found.append(f"{name}: {_count(ids)}: {meaning}, first {first}; {do} (all in --json)")
-    if groups := pairs["contradictions"]:
+            count = f"{len(ids):,} pair{'s' * (len(ids) > 1)}"
+            found.append(f"{name}: {count}: {meaning}, first {first}; {do} (all in --json)")
+    if groups := pairs.contradictions:
         first = "; ".join(", ".join(group) for group in groups[:LISTED])
         found.append(
             f"{name}: groups of pairs that prefer A to B and B to A for one image and question: "
@@ -49,20 +42,16 @@ def pair_warnings(name: str, pairs: Mapping[str, Any]) -> list[str]:
     return [*found, *_length_bias(name, pairs)]
 
 
-def _length_bias(name: str, pairs: Mapping[str, Any]) -> list[str]:
+def _length_bias(name: str, pairs: PairQuality) -> list[str]:
     """A warning if chosen texts are mostly longer than rejected ones, or mostly shorter."""
-    longer, shorter = pairs["chosen_longer"], pairs["rejected_longer"]
-    short, long = sorted((pairs["chosen_tokens"], pairs["rejected_tokens"]))
+    longer, shorter = pairs.chosen_longer, pairs.rejected_longer
+    short, long = sorted((pairs.chosen_tokens, pairs.rejected_tokens))
     is_biased = max(longer, shorter) > BIASED_SHARE or long > BIASED_RATIO * short
-    if pairs["count"] < FEWEST or not is_biased:
+    if pairs.count < FEWEST or not is_biased:
         return []
     return [
-        f"{name}: length bias: chosen texts have {pairs['chosen_tokens']:.1f} tokens on average, "
-        f"rejected ones {pairs['rejected_tokens']:.1f}; the chosen text is longer in {longer:.0%} "
+        f"{name}: length bias: chosen texts have {pairs.chosen_tokens:.1f} tokens on average, "
+        f"rejected ones {pairs.rejected_tokens:.1f}; the chosen text is longer in {longer:.0%} "
         f"of pairs, shorter in {shorter:.0%}. A model may learn length alone: balance the pairs, "
         "or compare lengths before and after"
     ]
-
-
-def _count(ids: Sequence[Any]) -> str:
-    return f"{len(ids):,} pair{'' if len(ids) == 1 else 's'}"

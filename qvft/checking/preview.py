@@ -29,12 +29,8 @@ Role = Literal["start", "prompt", "target", "stop"]
 
 @dataclass(frozen=True)
 class Token:
-    """One token.
-
-    Attributes:
-        text: its text, with visible spaces and line breaks.
-        role: only `target` and `stop` have loss.
-        cut: truncated by `data.max_text_tokens`.
+    """One token; `text` has visible spaces and line breaks, only `target` and `stop` have loss, and
+    `cut` ones are truncated by `data.max_text_tokens`.
     """
 
     id: int
@@ -48,10 +44,8 @@ class PreviewRow:
     """A training row.
 
     Attributes:
-        kind: `caption` or `question`.
         why: reason of its selection, e.g. `longest`; empty for the spread over the split.
-        png: the preprocessed image, denormalised; None if unreadable.
-        size: its width and height.
+        png: the preprocessed image, denormalised, of this `size`.
         image_tokens: number of leading `<image>` tokens.
         rejected: tokens of the rejected text of a pair, with its prompt; empty for other rows.
     """
@@ -103,11 +97,7 @@ def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: s
 def preview(
     path: Path, rows: Sequence[Row], stats: TokenStats, collator: Collator, *, name: str
 ) -> None:
-    """Writes the HTML preview of a split of this name.
-
-    Args:
-        rows: training rows of the split.
-    """
+    """Writes the HTML preview of a split of this name; `rows` are its training rows."""
     chosen = _choose(rows, stats, count=ROWS)
     lead = (
         f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "
@@ -122,9 +112,8 @@ def preview(
 
 
 def _choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple[Row, str]]:
-    """Selected rows with the reason: the longest, the most truncated, then an even spread.
-
-    Captions and questions alternate, and no row is chosen twice.
+    """Selected rows with the reason: the longest, the most truncated, then an even spread. Captions
+    and questions alternate, and no row is chosen twice.
     """
     extremes = {stats.longest_id: "longest"}
     if stats.most_cut_id is not None:

@@ -17,10 +17,7 @@ the day."""
 @dataclass(frozen=True)
 class ChatTurn:
     """The user's turn of a chat: text before and after the prompt, up to where the answer begins.
-
-    Attributes:
-        tokenizer: special tokens in `before` and `after` are tokenized as such, those in a prompt
-            as plain text.
+    Special tokens in `before` and `after` are tokenized as such, those in a prompt as plain text.
     """
 
     tokenizer: Any
@@ -72,8 +69,7 @@ def chat_turn(tokenizer: Any, *, begin: str) -> ChatTurn:
         begin: the token that the tokenizer itself puts in front of every text; empty if none. The
             template's own is left out then.
 
-    Raises:
-        ModelError: the tokenizer has no chat template, or one that does not write the prompt once.
+    Raises ModelError without chat template, or for one that does not write the prompt once.
     """
     where = "data.prompt.chat_template"
     if not getattr(tokenizer, "chat_template", None):

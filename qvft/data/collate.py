@@ -1,6 +1,7 @@
 """Collator: rows to a batch of pixels, input ids, labels; prompt tokens and padding are masked.
 
-Shape letters: I images, B rows, L longest row.
+Shape letters: I images, B rows, L longest row, T longest prompt of the Q-Former, E prompts of an
+encoder, P its longest prompt or patches of the ViT, W its width.
 """
 
 from __future__ import annotations
@@ -19,13 +20,39 @@ from qvft.data.images.resizing import resized
 from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import PromptTemplate, TokenRow
-from qvft.data.prompt_rows import prompt_batch
-from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import FILLER, Row
 from qvft.data.sample import ImageSource
 from qvft.data.token_stats import encode
 
 IGNORED = -100
+
+
+@dataclass(frozen=True)
+class QuestionReader:
+    """Tokenizes prompts for a question-aware Q-Former.
+
+    The text is the decoder's prompt, for questions and captions, as with a plain processor.
+
+    Args:
+        tokenizer: the Q-Former's tokenizer.
+        most_tokens: longer texts are truncated on the left, as prompts are.
+    """
+
+    tokenizer: Any
+    most_tokens: int
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text with special tokens, which are all that an empty text has."""
+        ids = self.tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
+        return tuple(ids[max(0, len(ids) - self.most_tokens) :])
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """`qformer_input_ids` and `qformer_attention_mask` (B, T), padded on the right; T > 0.
+
+        On the right in generation too: a token's position id is its column.
+        """
+        padded = pad_rows(rows, self.tokenizer.pad_token_id, width=1)
+        return {f"qformer_{key}": value for key, value in padded.items()}
 
 
 @dataclass(frozen=True)
@@ -97,17 +124,14 @@ class Collator:
     def token_batch(
         self, tokens: Sequence[TokenRow], image_index: Sequence[int], prompts: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The tensors of a call that the model reads beside the images.
-
-        Args:
-            image_index: image of each row.
-            prompts: text of each row's prompt, for the reader.
+        """The tensors of a call that the model reads beside the images; `prompts` are for the
+        reader.
         """
         ids = [row.ids for row in tokens]
         owners, first = list(image_index), list(range(len(ids)))
         encoded: dict[str, Tensor] = {}
         if self.template.start_id is not None:
-            encoded, owners, first = prompt_batch(tokens, image_index, self.template.pad_id)
+            encoded, owners, first = _encoder_batch(tokens, image_index, self.template.pad_id)
             ids = [(self.template.start_id, *row.ids[row.target_start :]) for row in tokens]
         packing = {} if self.packer is None else self.packer(ids, owners)
         read = self.read([prompts[row] for row in first])
@@ -154,3 +178,32 @@ class Collator:
 
     def _read(self, seen: Sequence[tuple[ImageSource, int]]) -> Tensor:
         return self.normalise([self.resized(source, view) for source, view in seen])
+
+
+def _encoder_batch(
+    tokens: Sequence[TokenRow], image_index: Sequence[int], pad_id: int
+) -> tuple[dict[str, Tensor], list[int], list[int]]:
+    """The encoder's input, with encoder_index and encoder_rows also as lists.
+
+    Rows of an image with the same prompt (captions) have one; questions have one each. Padded on
+    the right: T5's positions are distances.
+    """
+    numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+    first: list[int] = []
+    index: list[int] = []
+    for place, (row, image) in enumerate(zip(tokens, image_index, strict=True)):
+        prompt = image, row.ids[: row.target_start]
+        if prompt not in numbers:
+            numbers[prompt] = len(first)
+            first.append(place)
+        index.append(numbers[prompt])
+    padded = pad_rows([ids for _, ids in numbers], pad_id)
+    return (
+        {
+            **{f"encoder_{name}": tensor for name, tensor in padded.items()},
+            "encoder_index": torch.tensor(index),
+            "encoder_rows": torch.tensor(first),
+        },
+        index,
+        first,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
@@ -17,45 +17,35 @@ OFTEN = 0.01
 """Share of texts that repeat the prompt; some captions do so by chance."""
 
 
-def training_doubts(rows: Sequence[Row], *, images: int, prompt: PromptTemplate) -> list[str]:
-    """Warnings about training data; `images` is the number of images in the split."""
+def data_doubts(
+    rows: Sequence[Row], prompt: PromptTemplate, *, images: int, training: bool
+) -> list[str]:
+    """Warnings about a split's texts; `images` is the number of its images."""
     return [
-        *_one_text(rows, lambda row: (row.target,), noun="targets"),
-        *_few_images(images, "learnt from"),
+        *_one_text(rows, training=training),
+        *_few_images(images, "learnt from" if training else "measured on"),
         *_without_text(rows, images),
         *prompts_repeated(rows, prompt),
-        *_pairs_alike(rows, prompt),
+        *(_pairs_alike(rows, prompt) if training else ()),
     ]
 
 
-def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: PromptTemplate) -> list[str]:
-    """Warnings about evaluation data; as `training_doubts`."""
-    return [
-        *_one_text(rows, lambda row: row.references, noun="references"),
-        *_few_images(images, "measured on"),
-        *_without_text(rows, images),
-        *prompts_repeated(rows, prompt),
-    ]
-
-
-def training_warnings(
-    rows: Sequence[Row], collator: Collator, *, images: int, name: str
+def data_warnings(
+    rows: Sequence[Row],
+    collator: Collator,
+    *,
+    images: int,
+    name: str,
+    training: bool,
+    cut: CutRows | None = None,
 ) -> list[str]:
-    """`training_doubts` and truncation, with the split's name; of a stream for its first rows."""
+    """`data_doubts` and truncation, with the split's name; of a stream for its first rows. `cut` is
+    `cut_rows` of the rows, if already counted.
+    """
     template = collator.template
-    found = cut_warnings(rows, template, collator.reader)
-    found += training_doubts(rows, images=images, prompt=template)
-    return [f"{name}: {sentence}" for sentence in found]
-
-
-def evaluation_warnings(
-    rows: Sequence[Row], collator: Collator, *, images: int, name: str, cut: CutRows | None = None
-) -> list[str]:
-    """As `training_warnings`, for evaluation texts; `cut` is their `cut_rows`, if counted."""
-    template = collator.template
-    cut = cut or cut_rows(rows, template, asked=True)
+    cut = cut or cut_rows(rows, template, asked=not training)
     found = cut_warnings(rows, template, collator.reader, cut=cut)
-    found += evaluation_doubts(rows, images=images, prompt=template)
+    found += data_doubts(rows, template, images=images, training=training)
     return [f"{name}: {sentence}" for sentence in found]
 
 
@@ -113,16 +103,15 @@ def _repeated(rows: Sequence[Row], prompt: PromptTemplate, own: str | None) -> l
     return found
 
 
-def _one_text(
-    rows: Sequence[Row], texts: Callable[[Row], Sequence[str]], *, noun: str
-) -> list[str]:
+def _one_text(rows: Sequence[Row], *, training: bool) -> list[str]:
     found = []
     for kind in ("caption", "question"):
         chosen = [row for row in rows if row.kind == kind]
-        if len(chosen) > 1 and len({_plain(text) for row in chosen for text in texts(row)}) == 1:
+        used = [(row.target,) if training else row.references for row in chosen]
+        if len(chosen) > 1 and len({_plain(text) for texts in used for text in texts}) == 1:
             found.append(
-                f"all {len(chosen):,} {kind}s have the same text as their {noun}: there is nothing "
-                "to tell apart"
+                f"all {len(chosen):,} {kind}s have the same text as their "
+                f"{'targets' if training else 'references'}: there is nothing to tell apart"
             )
     return found
 

@@ -25,8 +25,7 @@ def resolve_embed_inputs(
             no `image`.
         captions: of JSONL rows with an image, the captions instead.
 
-    Raises:
-        DataError: images and texts together, no text, or as `resolve_inputs`.
+    Raises DataError for images and texts together, no text, or as `resolve_inputs`.
     """
     texts = [list(_texts(Path(name), captions)) for name in names]
     if not any(texts) and not captions:

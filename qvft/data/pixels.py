@@ -32,11 +32,7 @@ def denormalised(pixels: Tensor, processor: Any) -> NDArray[np.float64]:
 def pixel_chunks(
     collator: Collator, sources: Sequence[ImageSource], *, size: int, workers: int
 ) -> Iterator[Chunk]:
-    """Pixels of the sources in order, in chunks of `size`.
-
-    Args:
-        size: sources per chunk; the last may have fewer.
-        workers: decoding processes; 0 decodes in this one.
+    """Pixels of the sources in order, in chunks of `size`; with `workers` decoding processes.
 
     Returns:
         Per chunk the pixels (I, 3, height, width) of its usable sources, None if there are none,
@@ -53,11 +49,8 @@ def read_chunks(
     *,
     workers: int,
 ) -> Iterator[Chunk]:
-    """As `pixel_chunks`, for chunks of any items.
-
-    Args:
-        read: reads an item; may raise `ImageError`.
-        join: stacks the results to pixels (I, 3, height, width).
+    """As `pixel_chunks`, for chunks of any items: `read` reads one and may raise `ImageError`,
+    `join` stacks the results to pixels (I, 3, height, width).
     """
     if not chunks:
         return

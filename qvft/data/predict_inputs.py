@@ -1,4 +1,4 @@
-"""Resolves the command line's inputs of `qvft predict` to images and questions."""
+"""Resolves images and questions that a command line or a Python caller gives to rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from qvft.data.formats.fields import Record
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.listing import images_among
+from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
-from qvft.data.sample import ImageFile, Sample
+from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 from qvft.log import get_logger
@@ -53,12 +54,41 @@ def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list
                 else:
                     rows.append(row)
             continue
-        rows += [_row(image, question) for image in _images(name)]
+        rows += [_row(ImageFile(image), question) for image in _images(name)]
     if repeated:
         says = "rows with the id, image and question of an earlier one, asked once: %d, first %s"
         _log.warning(says, len(repeated), repeated[0])
     _require_images(rows)
     return rows
+
+
+def asked_rows(
+    images: ImageLike | Iterable[ImageLike], questions: str | Iterable[str] | None = None
+) -> list[Row]:
+    """A row per question, see `VisionLanguageModel.answer`; without questions, per image.
+
+    Raises:
+        DataError: an unsupported image type, a question that is no text, or numbers that differ.
+    """
+    one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
+    given: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
+    sources = [image_source(image, where="images") for image in given]
+    if questions is None:
+        return [_row(source, None) for source in sources]
+    listed = isinstance(questions, Iterable) and not isinstance(questions, str)
+    asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
+    for question in asked:
+        require_question(question, where="questions")
+    if isinstance(questions, str):
+        asked *= len(sources)
+    if isinstance(images, ImageLike):
+        sources *= len(asked)
+    if len(sources) != len(asked):
+        raise DataError(
+            f"{len(sources)} images and {len(asked)} questions",
+            expected="a question for each image, one question, or one image that is no list",
+        )
+    return [_row(source, text) for source, text in zip(sources, asked, strict=True)]
 
 
 def the_one_row(image: str, *, question: str | None = None) -> Row:
@@ -70,11 +100,7 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
 
 
 def read_names(given: str) -> tuple[str, ...]:
-    """Names of the command line: `cat,dog`, or a text file with one per line.
-
-    Raises:
-        DataError: the file is not UTF-8.
-    """
+    """Names of the command line: `cat,dog`, or a UTF-8 text file with one per line."""
     parts = given.split(",")
     if isfile(given):  # False for a list that is too long for a file's name
         try:
@@ -168,7 +194,7 @@ def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
         content = Record(values, f"{path}:{number}")
         image = guard.image(content.text("image"), "image", where=content.where)
         for text, text_id in _asked(content, question):
-            yield content.where, _row(image.path, text, row_id=text_id)
+            yield content.where, _row(image, text, row_id=text_id)
 
 
 def _asked(content: Record, default: str | None) -> Iterable[tuple[str | None, str]]:
@@ -195,7 +221,7 @@ def _id_of(content: Record) -> str:
     return "" if content.get("id") is None else content.identifier("id")
 
 
-def _row(image: Path, question: str | None, *, row_id: str = "") -> Row:
-    sample = Sample(id=str(image), image=ImageFile(image))
+def _row(image: ImageSource, question: str | None, *, row_id: str = "") -> Row:
+    sample = Sample(id=image.name, image=image)
     kind: Kind = "caption" if question is None else "question"
     return Row(row_id, sample, kind, question, "", (), {})

@@ -106,11 +106,7 @@ class PromptTemplate:
 
     @cached_property
     def chat(self) -> ChatTurn | None:
-        """The user's turn, if prompts are written through a chat template.
-
-        Raises:
-            ModelError: as `chat_turn`.
-        """
+        """The user's turn, if prompts use a chat template; raises as `chat_turn`."""
         if not self.chat_template:
             return None
         return chat_turn(
@@ -160,12 +156,7 @@ class PromptTemplate:
         end, before the stop token (in a marked row including it). Whitespace of targets is
         collapsed, since the stop token must not occur inside.
         """
-        prompt_text = self.prompt_text(kind, question, prompt)
-        (asked,) = self._prompt_tokens([prompt_text])
-        if target is None:
-            return self._row(asked, None)
-        (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
-        return self._row(asked, answer)
+        return next(self.encode_all([(kind, question, target, prompt)]))
 
     def target_span(self, row: TokenRow) -> slice:
         """Columns of a row's target in the decoder's text."""

@@ -31,11 +31,8 @@ class RowTokens:
 
 
 def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
-    """Tokenizes every row, with its target, and counts its tokens; of a pair those of both rows,
-    of a sampled answer those of the longest.
-
-    Args:
-        shares: whether rows of an image share a prefix, see `packing.Packer.shares`.
+    """Tokenizes every row, with its target, and counts its tokens; of a pair those of both rows, of
+    a sampled answer those of the longest. `shares` as `packing.Packer.shares`.
     """
     lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     owners = [place for place, row in enumerate(rows) for _ in _targets(row)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from qvft.data.prompt import Kind
-from qvft.data.sample import Sample
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 
 FILLER = -1
@@ -61,41 +61,27 @@ def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]
     """One row per caption and one per question (with the answer that its source chooses)."""
     rows: list[Row] = []
     for sample in samples:
-        meta = {key: str(value) for key, value in sample.meta.items()}
+        meta = _meta(sample)
         if texts != "questions":
             for index, caption in enumerate(sample.captions):
                 row_id = f"{sample.id}#caption{index}"
                 rows.append(Row(row_id, sample, "caption", None, caption, (caption,), meta))
         if texts != "captions":
-            rows.extend(_question_rows(sample, meta))
+            rows.extend(_question_rows(sample))
     return rows
 
 
 def preference_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row per pair: the target is the chosen text, `rejected` the other.
-
-    Args:
-        texts: `captions` or `questions` leaves out the pairs of the other kind.
-    """
+    """One row per pair: the target is the chosen text, `rejected` the other."""
     rows: list[Row] = []
     for sample in samples:
-        meta = {key: str(value) for key, value in sample.meta.items()}
         for pair in sample.pairs:
             kind: Kind = "caption" if pair.question is None else "question"
             if texts not in ("all", f"{kind}s"):
                 continue
-            rows.append(
-                Row(
-                    pair.id,
-                    sample,
-                    kind,
-                    pair.question,
-                    pair.chosen,
-                    (pair.chosen,),
-                    {**meta, **pair.meta},
-                    rejected=pair.rejected,
-                )
-            )
+            texts_of_pair = pair.question, pair.chosen, (pair.chosen,)
+            meta = {**_meta(sample), **pair.meta}
+            rows.append(Row(pair.id, sample, kind, *texts_of_pair, meta, rejected=pair.rejected))
     return rows
 
 
@@ -124,12 +110,12 @@ def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Ro
     suffix = "#captions" if captioned & asked else ""
     rows: list[Row] = []
     for sample in listed:
-        meta = {key: str(value) for key, value in sample.meta.items()}
+        meta = _meta(sample)
         if texts != "questions" and sample.captions:
             name, references = sample.id + suffix, sample.captions
             rows.append(Row(name, sample, "caption", None, references[0], references, meta))
         if texts != "captions":
-            rows.extend(_question_rows(sample, meta))
+            rows.extend(_question_rows(sample))
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
@@ -170,19 +156,14 @@ def target_of(answers: Sequence[str]) -> str:
     return max(answers, key=answers.count)
 
 
-def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
-    for question in sample.questions:
-        target = target_of(question.answers)
-        if sample.origin.answers == "first":
-            target = question.answers[0]
-        merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
-        yield Row(
-            question.id,
-            sample,
-            "question",
-            question.text,
-            target,
-            question.answers,
-            merged,
-            candidates=question.candidates,
-        )
+def _question_rows(sample: Sample) -> Iterable[Row]:
+    for asked in sample.questions:
+        is_first = sample.origin.answers == "first"
+        target = asked.answers[0] if is_first else target_of(asked.answers)
+        texts = asked.text, target, asked.answers
+        meta = {**_meta(sample), **_meta(asked)}
+        yield Row(asked.id, sample, "question", *texts, meta, candidates=asked.candidates)
+
+
+def _meta(one: Sample | Question) -> dict[str, str]:
+    return {key: str(value) for key, value in one.meta.items()}

@@ -20,11 +20,8 @@ class StreamingCollator:
     """Collates batches in which rows of an undecodable image have no loss; runs in workers.
 
     Such a row stays in the batch with a blank image, as padding rows do, and `row_index` has
-    `left_out_index` of its number, for the main process.
-
-    Args:
-        collate: collates rows to a batch, as `data.collate.Collator`.
-        decode: decodes a view of an image source; may raise `ImageError`.
+    `left_out_index` of its number, for the main process. `decode` decodes a view of an image
+    source.
     """
 
     def __init__(

@@ -16,19 +16,13 @@ LISTED = 3
 _ALL_WORDS = sys.maxsize
 
 
-@dataclass(frozen=True)
-class Cleaned:
-    """Number of rows changed by cleaning, and ids of those truncated to `MAX_WORDS`."""
-
-    rows: int
-    shortened_ids: tuple[str, ...]
-
-
-def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
-    """Counts changed rows; differences of whitespace only do not count."""
+def cleaned_rows(rows: Iterable[Row], form: TextForm) -> tuple[int, tuple[str, ...]]:
+    """Number of rows changed by cleaning, and ids of those truncated to `MAX_WORDS`; differences
+    of whitespace only do not count.
+    """
     changed, shortened = 0, []
     if form == "as_written":
-        return Cleaned(0, ())
+        return 0, ()
     for row in rows:
         texts = _texts(row)
         kept = [cleaned(row.kind, text, form) for text in texts]
@@ -36,7 +30,7 @@ def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
         clean = clean_caption if row.kind == "caption" else clean_question
         if [clean(text, max_words=_ALL_WORDS) for text in texts] != kept:
             shortened.append(row.id)
-    return Cleaned(changed, tuple(shortened))
+    return changed, tuple(shortened)
 
 
 def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> None:

@@ -29,12 +29,10 @@ class TokenStats:
     """Token statistics of the rows of a split, and ids of invalid rows.
 
     Attributes:
-        target_tokens: minimum, median and maximum of supervised tokens per row, including the stop
+        target_tokens: minimum, median and maximum of supervised tokens per row, with the stop
             token.
         longest: tokens of the longest row, image tokens included; `longest_id` is its id.
-        cut_rows, cut_tokens: truncated rows and tokens (`data.max_text_tokens`).
-        most_cut_id: the row with the most truncated tokens, or None.
-        cut: truncation per kind of row.
+        cut_rows, cut_tokens: truncated rows and tokens (`data.max_text_tokens`), `cut` per kind.
         cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
         wrong_image_tokens: rows without exactly one image token per query.
         unstopped: rows without supervised tokens, or whose last one is not the stop token.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qvft.data.collate import QuestionReader
 from qvft.data.prompt import PromptTemplate
-from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import Row, single_texts
 
 _BATCH = 10_000
@@ -15,13 +15,8 @@ _BATCH = 10_000
 
 @dataclass(frozen=True)
 class CutRows:
-    """Truncated rows.
-
-    Attributes:
-        rows: number of all rows.
-        prompts, targets: rows whose prompt is truncated at its start, or target at its end.
-        tokens: number of truncated tokens.
-        first: id, or image name, of the first truncated row; or None.
+    """Numbers of truncated rows, by prompts (at their start) and targets (at their end), and of
+    truncated tokens; `first` is the id, or image name, of the first such row.
     """
 
     rows: int
@@ -42,11 +37,8 @@ class CutRows:
 
 
 def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = False) -> CutRows:
-    """Tokenizes every row, of a pair both texts, and counts truncation.
-
-    Args:
-        asked: counts prompts as in inference, without target, which leaves them more tokens;
-            otherwise as in training.
+    """Tokenizes every row, of a pair both texts, and counts truncation. With `asked` prompts are
+    those of inference, without target, which leaves them more tokens.
     """
     rows = single_texts(rows)
     prompts = targets = tokens = 0
@@ -71,12 +63,8 @@ def cut_warnings(
     asked: bool = False,
     cut: CutRows | None = None,
 ) -> list[str]:
-    """Warnings about texts truncated for the decoder, and for a Q-Former that reads prompts.
-
-    Args:
-        reader: tokenizer of such a Q-Former.
-        asked: as in `cut_rows`.
-        cut: their `cut_rows`, if already counted.
+    """Warnings about texts truncated for the decoder, and for a Q-Former that reads prompts with
+    `reader`. `cut` are their `cut_rows`, if already counted.
     """
     cut = cut or cut_rows(rows, template, asked=asked)
     found = cut.warning(template.max_text_tokens)

@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped sample: its id, its image's name, and parts of the error's message."""
+    """A skipped sample: its id, the reason, its image's path, what was expected, what to do."""
 
     id: str
-    name: str
     reason: str
+    path: str = ""
     expected: str | None = None
     do: str | None = None
 
@@ -38,14 +38,9 @@ def validate_images(
 ) -> tuple[list[Sample], list[Skipped]]:
     """The samples whose images decode, in order, and the skipped ones.
 
-    Images of the same name are decoded once, in threads: Pillow's decoders release the GIL.
-
-    Args:
-        on_error: `error` raises at unusable images, `skip` skips their samples.
-        max_pixels: as in `images.decoding.decode`.
-
-    Raises:
-        ImageError: with `error`, some image is unusable (the first is named, all are counted).
+    Images of the same name are decoded once, in threads: Pillow's decoders release the GIL. With
+    `on_error` = `error` an unusable image is an ImageError (the first is named, all are counted),
+    with `skip` its samples are skipped.
     """
     _, bad = _each_image(samples, partial(check, max_pixels=max_pixels))
     if bad and on_error == "error":
@@ -108,5 +103,5 @@ def _partition(
         if (error := bad.get(name)) is None:
             kept.append(sample)
         else:
-            skipped.append(Skipped(sample.id, name, error.given, error.expected, error.do))
+            skipped.append(Skipped(sample.id, error.given, name, error.expected, error.do))
     return kept, skipped

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,30 +47,25 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
     require_new(out)
     pictures = out.with_name(f"{out.stem}_images")
+    names: set[str] = set()
     try:
-        copied = _write(samples, paths, out, pictures)
+        with (
+            new_file(out) as partial,
+            new_folder(pictures) if None in paths else contextlib.nullcontext(pictures) as folder,
+            partial.open("w", encoding="utf-8", newline="\n") as stream,
+        ):
+            for sample, path in zip(samples, paths, strict=True):
+                if path is None:
+                    content, suffix = encoded_image(sample.image)
+                    name = _file_name(sample.id, suffix, names)
+                    (folder / name).write_bytes(content)
+                    names.add(name.casefold())
+                    path = f"{pictures.name}/{name}"
+                stream.write(_line(sample, path) + "\n")
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
         raise not_written(error, out) from error
-    return copied
-
-
-def _write(
-    samples: Sequence[Sample], paths: Sequence[str | None], out: Path, pictures: Path
-) -> int:
-    names: set[str] = set()
-    with (
-        new_file(out) as partial,
-        new_folder(pictures) if None in paths else contextlib.nullcontext(pictures) as folder,
-        partial.open("w", encoding="utf-8", newline="\n") as stream,
-    ):
-        for sample, path in zip(samples, paths, strict=True):
-            if path is None:
-                name = _write_image(sample.image, folder, id=sample.id, taken=names)
-                names.add(name.casefold())
-                path = f"{pictures.name}/{name}"
-            stream.write(_line(sample, path) + "\n")
     return len(names)
 
 
@@ -160,28 +154,29 @@ def _reads_back(path: str) -> bool:
     return is_text and path == path.strip() and "\\" not in path and path_problem(path) is None
 
 
-def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str]) -> str:
-    """Writes an image into `folder`; returns its name, made from the sample's id."""
-    if isinstance(source, ImageFile):
-        name = _file_name(id, source.path.suffix, taken)
-        try:
-            shutil.copyfile(source.path, folder / name)
-        except (OSError, ValueError) as error:  # a ValueError: a zero character
-            raise ImageError(
-                f"cannot be copied ({getattr(error, 'strerror', None) or error})",
-                where=source.name,
-                expected="a file that can be read, and room for its copy",
-                do="check the path and the image folder",
-            ) from error
-    elif (encoded := getattr(source, "encoded", None)) is not None:
-        content = encoded()
-        name = _file_name(id, _suffix(content), taken)
-        (folder / name).write_bytes(content)
-    else:
-        name = _file_name(id, ".png", taken)
+def encoded_image(source: ImageSource) -> tuple[bytes, str]:
+    """An image as a file, its bytes unchanged, a generated one as PNG; and the file's suffix.
+    Raises ImageError if it cannot be read.
+    """
+    try:
+        if isinstance(source, ImageFile):
+            return source.path.read_bytes(), source.path.suffix
+        if (encoded := getattr(source, "encoded", None)) is not None:
+            content = encoded()
+            return content, _suffix(content)
+        stream = io.BytesIO()
         with source.open() as image:
-            image.save(folder / name)
-    return name
+            image.save(stream, "PNG")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError: a zero character in a path
+        raise ImageError(
+            f"cannot be read ({getattr(error, 'strerror', None) or error})",
+            where=source.name,
+            expected="an image file",
+            do="check the path and the image folder",
+        ) from error
+    return stream.getvalue(), ".png"
 
 
 def _file_name(id: str, suffix: str, taken: set[str]) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qvft.data.sample import ImageFile, ImageSource, Pair, Sample
+from qvft.data.sample import ImageFile, Sample
+from qvft.data.write_jsonl import encoded_image
 from qvft.disk import not_written
-from qvft.errors import DataError, ImageError, QvftError
+from qvft.errors import DataError, QvftError
 from qvft.files import new_file, require_new
-
-if TYPE_CHECKING:
-    import datasets
 
 _ROWS_AT_ONCE = 100
 """Rows, with the bytes of their images, held in memory and written as one row group."""
@@ -34,10 +32,9 @@ def write_trl(
         unpaired: `completion` and `label` instead of `chosen` and `rejected`: all chosen texts,
             then all rejected ones, as `trl.unpair_preference_dataset` orders them.
 
-    Raises:
-        DataError: no pairs, or `out` exists or is not writable.
-        ImageError: an image cannot be read.
+    Raises DataError without pairs, ImageError if an image cannot be read.
     """
+    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,29 +43,6 @@ def write_trl(
             "no pairs", expected="pairs of a chosen and a rejected text", do="write JSONL instead"
         )
     require_new(out)
-    schema = _features(conversational, unpaired).arrow_schema
-    count = 0
-    try:
-        with new_file(out) as partial, pq.ParquetWriter(partial, schema) as writer:
-            batch: list[dict[str, Any]] = []
-            for row in _rows(samples, conversational, unpaired):
-                batch.append(row)
-                count += 1
-                if len(batch) == _ROWS_AT_ONCE:
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                    batch = []
-            if batch:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    except QvftError:  # some are OSErrors too
-        raise
-    except OSError as error:
-        raise not_written(error, out) from error
-    return count
-
-
-def _features(conversational: bool, unpaired: bool) -> datasets.Features:
-    import datasets
-
     string = datasets.Value("string")
     text = datasets.List({"role": string, "content": string}) if conversational else string
     texts = (
@@ -77,47 +51,37 @@ def _features(conversational: bool, unpaired: bool) -> datasets.Features:
         else {"chosen": text, "rejected": text}
     )
     images = datasets.List(datasets.Image())
-    return datasets.Features({"id": string, "images": images, "prompt": text, **texts})
+    schema = datasets.Features(
+        {"id": string, "images": images, "prompt": text, **texts}
+    ).arrow_schema
+    count = 0
+    try:
+        with new_file(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+            rows = _rows(samples, conversational, unpaired)
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                count += len(batch)
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise not_written(error, out) from error
+    return count
 
 
 def _rows(
     samples: Sequence[Sample], conversational: bool, unpaired: bool
 ) -> Iterator[dict[str, Any]]:
-    def text(content: str, role: str) -> Any:
+    def text(content: str, role: str = "assistant") -> Any:
         return [{"role": role, "content": content}] if conversational else content
 
-    def row(sample: Sample, pair: Pair, texts: dict[str, Any]) -> dict[str, Any]:
-        prompt = text(pair.question or "", "user")
-        return {"id": pair.id, "images": [_image(sample.image)], "prompt": prompt, **texts}
-
-    if not unpaired:
-        for sample in samples:
-            for pair in sample.pairs:
-                chosen, rejected = text(pair.chosen, "assistant"), text(pair.rejected, "assistant")
-                yield row(sample, pair, {"chosen": chosen, "rejected": rejected})
-        return
-    for label in (True, False):
-        for sample in samples:
-            for pair in sample.pairs:
-                completion = text(pair.chosen if label else pair.rejected, "assistant")
-                yield row(sample, pair, {"completion": completion, "label": label})
-
-
-def _image(source: ImageSource) -> dict[str, Any]:
-    """The image as `datasets.Image` stores it: the bytes of its file, a generated one as PNG."""
-    try:
-        if isinstance(source, ImageFile):
-            return {"bytes": source.path.read_bytes(), "path": source.path.name}
-        if (encoded := getattr(source, "encoded", None)) is not None:
-            return {"bytes": encoded(), "path": None}
-        stream = io.BytesIO()
-        with source.open() as image:
-            image.save(stream, "PNG")
-    except (OSError, ValueError) as error:  # a ValueError: a zero character in a path
-        raise ImageError(
-            f"cannot be read ({getattr(error, 'strerror', None) or error})",
-            where=source.name,
-            expected="an image file",
-            do="check the path and the image folder",
-        ) from error
-    return {"bytes": stream.getvalue(), "path": None}
+    for label in (True, False) if unpaired else (None,):
+        for sample, pair in ((one, pair) for one in samples for pair in one.pairs):
+            if label is None:
+                texts = {"chosen": text(pair.chosen), "rejected": text(pair.rejected)}
+            else:
+                completion = text(pair.chosen if label else pair.rejected)
+                texts = {"completion": completion, "label": label}
+            name = sample.image.path.name if isinstance(sample.image, ImageFile) else None
+            image = {"bytes": encoded_image(sample.image)[0], "path": name}  # a `datasets.Image`
+            prompt = text(pair.question or "", "user")
+            yield {"id": pair.id, "images": [image], "prompt": prompt, **texts}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
+from qvft.data.data_warnings import data_warnings, prediction_doubts
 from qvft.data.truncation import cut_rows
 from qvft.evaluation.baselines import (
     BLIND,
@@ -92,8 +92,13 @@ def evaluate(
     model = load_resolved(task.opened) if load is None else load()
     loaded = with_features(model, recipe, task.split.samples)
     split, cut = task.split, cut_rows(task.rows, loaded.template, asked=True)
-    warnings = evaluation_warnings(
-        task.rows, loaded.collator, images=len(split.samples), name=split.name, cut=cut
+    warnings = data_warnings(
+        task.rows,
+        loaded.collator,
+        images=len(split.samples),
+        name=split.name,
+        training=False,
+        cut=cut,
     )
     if is_main_process():
         for text in warnings:

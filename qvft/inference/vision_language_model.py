@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from transformers import PreTrainedModel
 
-from qvft.data.asked_rows import asked_rows
 from qvft.data.images.sources import ImageLike
-from qvft.data.predict_inputs import require_question
+from qvft.data.predict_inputs import asked_rows, require_question
 from qvft.data.rows import Row
 from qvft.data.text_cleaning import require_text_left
 from qvft.data.truncation import cut_warnings

@@ -7,14 +7,18 @@ and prompt, and has no chat template.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
 from transformers import BatchFeature, Blip2Processor
 
+from qvft.data.collate import Collator
+from qvft.data.images.sources import image_source
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.errors import DataError
+from qvft.setup.model import Loaded
 
 _PADDING = ("padding", "padding_side", "return_tensors", "pad_to_multiple_of")
 
@@ -27,30 +31,23 @@ class PolicyProcessor(Blip2Processor):
     Attributes:
         template: the recipe's prompt template.
         plain: transformers' processor, which is saved in its place.
-        read_images: decodes and normalises images to (I, 3, height, width).
+        collator: decodes and normalises images.
     """
 
     template: PromptTemplate
     plain: Blip2Processor
-    read_images: Callable[[Sequence[Any]], Tensor]
+    collator: Collator
 
     @classmethod
-    def of(
-        cls,
-        plain: Blip2Processor,
-        tokenizer: Any,
-        template: PromptTemplate,
-        read_images: Callable[[Sequence[Any]], Tensor],
-    ) -> PolicyProcessor:
-        """The processor of a template; its end token is the template's stop token.
-
-        Args:
-            tokenizer: a copy of the processor's, which is changed.
-        """
+    def of(cls, loaded: Loaded) -> PolicyProcessor:
+        """The processor of a model; its end token is the template's stop token."""
+        template, plain = loaded.template, loaded.processor
+        tokenizer = copy.deepcopy(plain.tokenizer)
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(template.stop_id)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(template.pad_id)
         made = cls(plain.image_processor, tokenizer, num_query_tokens=template.num_query_tokens)
-        made.template, made.plain, made.read_images = template, plain, read_images
+        # Not the model: trl's datasets hash their processor with all that it holds.
+        made.template, made.plain, made.collator = template, plain, loaded.collator
         return made
 
     def apply_chat_template(  # type: ignore[override]
@@ -140,7 +137,8 @@ class PolicyProcessor(Blip2Processor):
             )
             found |= {key: padded[key] for key in ("input_ids", "attention_mask")}
         if flat is not None:
-            found["pixel_values"] = self.read_images(flat)
+            decoded = [self.collator.decode(image_source(one, where="images")) for one in flat]
+            found["pixel_values"] = torch.cat([self.collator.normalise([one]) for one in decoded])
         return BatchFeature(found)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:

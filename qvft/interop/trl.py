@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import huggingface_hub.constants
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import set_seed
 
 from qvft.adapters.checkpoint import bridge_names, save_checkpoint
-from qvft.data.images.sources import image_source
 from qvft.errors import CheckpointError, ModelError, RecipeError
 from qvft.extras import require_package
 from qvft.files import require_writable
@@ -147,7 +145,7 @@ def policy(run_or_model: str | Path | HasFolder, **overrides: Any) -> Policy:
     if start is not None:
         loaded = load_start(start, loaded)
     set_trainable(loaded, recipe.trainable)
-    model, processor = _policy_model(loaded, name), _processor(loaded)
+    model, processor = _policy_model(loaded, name), PolicyProcessor.of(loaded)
     made = Policy(model, processor, reference_of(model), recipe, loaded, start)
     model.write_weights = lambda folder: made._write(Path(folder))
     return made
@@ -219,15 +217,3 @@ def _policy_model(loaded: Loaded, name: str) -> Blip2Policy:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
-
-
-def _processor(loaded: Loaded) -> PolicyProcessor:
-    collator = loaded.collator
-
-    def read_images(images: Sequence[Any]) -> Tensor:
-        return torch.cat(
-            [collator.normalise([collator.decode(image_source(i, where="images"))]) for i in images]
-        )
-
-    plain = loaded.processor
-    return PolicyProcessor.of(plain, copy.deepcopy(plain.tokenizer), loaded.template, read_images)

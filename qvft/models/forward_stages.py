@@ -89,7 +89,7 @@ def encode_prompts(
 
     Args:
         rows: `encoder_input_ids`, `encoder_attention_mask` (E, P), `encoder_index` (B,) and
-            `encoder_rows` (E,) of `data.prompt_rows`; the Q-Former's inputs are (E, T).
+            `encoder_rows` (E,) of `data.collate`; the Q-Former's inputs are (E, T).
     """
     if "encoder_input_ids" not in rows:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ class Found:
 def detect(path: Path, format: str | None = None) -> Found:
     """What is at `path`; a given format counts, with the splits that are detected for it.
 
-    Raises:
-        DataError: nothing that is known, or several files that might be meant.
+    Raises DataError for nothing that is known, or several files that might be meant.
     """
     if format == CLASS_FOLDERS and path.is_dir():  # texts beside the classes do not count
         return Found(format, path, _splits(class_names(path), alone=True))
@@ -73,11 +71,9 @@ def _of_folder(folder: Path) -> Found:
         return Found("coco_captions", folder, _splits(names))
     if (folder / VQA_RAD).exists():
         return Found("vqa_rad", folder, {"train": "train", "test": "test"})
-    split_files = {role: folder / name for role, name in SPLIT_FILES.items()}
-    if split_files["train"].exists() and _of_file(split_files["train"]).format == "vqa_rad":
-        return Found(
-            "vqa_rad", folder, {one: one for one in split_files if split_files[one].exists()}
-        )
+    present = {role: role for role, name in SPLIT_FILES.items() if (folder / name).exists()}
+    if "train" in present and _of_file(folder / SPLIT_FILES["train"]).format == "vqa_rad":
+        return Found("vqa_rad", folder, {**present})
     answered = sorted(folder.glob("v2_mscoco_*_annotations.json"))
     if answered:
         return Found("vqa_v2", folder, _splits([one.stem.split("_")[2] for one in answered]))
@@ -88,7 +84,7 @@ def _of_folder(folder: Path) -> Found:
     texts = [one for one in sorted(folder.iterdir()) if one.suffix in (".json", ".jsonl", *TABLES)]
     if texts:
         return _of_files(folder, texts)
-    if len(class_names(folder)) >= 1:
+    if class_names(folder):
         return Found(CLASS_FOLDERS, folder, _splits(class_names(folder), alone=True))
     if any(folder.glob("*.tar")):
         return Found("tar", folder)
@@ -146,11 +142,19 @@ def _of_file(file: Path) -> Found:
             do="save an old Excel file (.xls) as .xlsx, or name the format with --format",
         )
     if suffix == ".jsonl":
-        first = next((row for _, row in itertools.islice(read_jsonl(file), 1)), {})
-        format = _of_record(first) or "jsonl"
-        return Found(format, file)
+        first = next((row for _, row in read_jsonl(file)), {})
+        return Found(_of_record(first) or "jsonl", file)
     content = read_json(file)
-    format = _of_json(content) or _unknown(file)
+    format = _of_json(content)
+    if format is None:
+        raise DataError(
+            "JSON of an unknown layout",
+            where=str(file),
+            expected="COCO captions, Karpathy's file, VQA-RAD, SLAKE, LLaVA or ShareGPT "
+            "conversations",
+            do="write one object per line with `image` and its texts (.jsonl), or name the format "
+            "with --format",
+        )
     of_file = [one for one, name in SPLIT_FILES.items() if name == file.name]
     if format == "vqa_rad" and of_file:
         return Found(format, file, dict.fromkeys(of_file))
@@ -189,13 +193,3 @@ def _of_record(row: dict[str, Any]) -> str | None:
 def _first(rows: Any) -> dict[str, Any]:
     row = rows[0] if isinstance(rows, list) and rows else {}
     return row if isinstance(row, dict) else {}
-
-
-def _unknown(file: Path) -> str:
-    raise DataError(
-        "JSON of an unknown layout",
-        where=str(file),
-        expected="COCO captions, Karpathy's file, VQA-RAD, SLAKE, LLaVA or ShareGPT conversations",
-        do="write one object per line with `image` and its texts (.jsonl), or name the format with "
-        "--format",
-    )

@@ -33,10 +33,8 @@ def gpu_memory() -> tuple[str, int] | None:
 def fitting_base(free: int | None, *, max_text_tokens: int) -> tuple[dict[str, Any], int, int]:
     """`model` of a recipe, its batch size per device, and the estimated bytes while training.
 
-    Args:
-        free: bytes of the GPU; None: there is none.
-
-    The bundled model, of which nothing is estimated, where no other fits.
+    The bundled model, of which nothing is estimated, where no other fits the `free` bytes of the
+    GPU (None: there is no GPU).
     """
     if free is not None:
         for model, rows in CHOICES:

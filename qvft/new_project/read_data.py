@@ -1,8 +1,9 @@
-"""Reads all splits of detected data, and finds the image folder where it is not the usual one."""
+"""Reads all splits of detected data, finds their image folder, and describes the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,30 +11,23 @@ from typing import Any
 from qvft.data.formats import read_samples
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.sample import ImageFile, Sample
-from qvft.errors import DataError, ImageError
+from qvft.errors import ImageError
 from qvft.new_project.detect_format import Found
-from qvft.new_project.shown_samples import metadata_of
 
 _FOLDERS = ("images", "image", "imgs", "img", "photos", "data")
 _TRIED = 100  # images that are looked for in another folder
+_WIDTH = 100  # characters of a line
 
 
 def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sample]]:
-    """Samples by `train`, `val` and `test`, or under `all`.
-
-    Raises:
-        ImageError: no image is where the data says.
-    """
+    """Samples by `train`, `val` and `test`, or `all`; raises ImageError if no image is there."""
     read: dict[str, list[Sample]] = {}
     for role, split in found.splits.items():
         samples = read_samples(found.format, str(found.path), split=split, **options)
-        any_there = any(map(_is_there, samples))
-        read[role] = samples if any_there else _elsewhere(found, samples, options)
+        images = (sample.image for sample in samples)
+        is_there = any(not isinstance(one, ImageFile) or one.path.exists() for one in images)
+        read[role] = samples if is_there else _elsewhere(found, samples, options)
     return read
-
-
-def _is_there(sample: Sample) -> bool:
-    return not isinstance(sample.image, ImageFile) or sample.image.path.exists()
 
 
 def _elsewhere(found: Found, samples: list[Sample], options: Mapping[str, Any]) -> list[Sample]:
@@ -65,25 +59,48 @@ def _folders(path: Path) -> Iterator[Path]:
     yield beside.resolve().parent
 
 
-def class_of(sample: Sample) -> str:
-    """The sample's class, empty without one."""
-    return next((str(meta["class"]) for meta in metadata_of(sample) if "class" in meta), "")
+def described(found: Found, data: Mapping[str, Sequence[Sample]]) -> str:
+    """One line: the format, its splits, and counts of images and texts."""
+    samples = [sample for part in data.values() for sample in part]
+    answers = Counter(one.answers[0] for sample in samples for one in sample.questions)
+    captions = sum(len(sample.captions) for sample in samples)
+    parts = [f"format {found.format}"]
+    if splits := [f"{name} as {role}" for role, name in found.splits.items() if name]:
+        parts.append("splits " + ", ".join(splits))
+    parts.append(f"{len(samples):,} images")
+    if captions:
+        parts.append(f"{captions:,} captions")
+    if answers:
+        (_, count), total = answers.most_common(1)[0], answers.total()
+        frequent = f"{len(answers):,} different answers, the most frequent {count / total:.0%}"
+        parts.append(f"{total:,} questions ({frequent})")
+    if pairs := sum(len(sample.pairs) for sample in samples):
+        parts.append(f"{pairs:,} pairs")
+    keys = sorted({key for sample in samples for meta in metadata_of(sample) for key in meta})
+    if keys:
+        parts.append("metadata " + ", ".join(keys[:9]) + (", ..." if len(keys) > 9 else ""))
+    return "; ".join(parts)
 
 
-def group_of(sample: Sample, column: str) -> str:
-    """Value of a metadata column, of the image or of its questions and pairs.
+def sample_lines(sample: Sample) -> Iterator[str]:
+    """A sample in a few lines, each cut to the width of a screen."""
+    yield _cut(f"  {sample.image.name}")
+    for caption in sample.captions[:2]:
+        yield _cut(f"    caption: {caption}")
+    for one in sample.questions[:2]:
+        yield _cut(f"    {one.text} -> {' | '.join(dict.fromkeys(one.answers))}")
+    for pair in sample.pairs[:1]:
+        yield _cut(
+            f"    {pair.question or 'caption'} -> {pair.chosen}, rather than {pair.rejected}"
+        )
 
-    Raises:
-        DataError: there is none, or the image has several.
-    """
-    own = metadata_of(sample)
-    values = {str(meta[column]) for meta in own if column in meta}
-    if len(values) == 1:
-        return values.pop()
-    known = sorted({key for meta in own for key in meta})
-    raise DataError(
-        f"{'several values' if values else 'no value'} of `{column}`",
-        where=f"sample {sample.id}",
-        expected="one value per image" + (f"; this image has {', '.join(known)}" if known else ""),
-        do="name another column with --group, or leave it out to split by image",
-    )
+
+def metadata_of(sample: Sample) -> list[Mapping[str, Any]]:
+    """Metadata of the image, its questions and its pairs."""
+    texts = [one.meta for one in sample.questions] + [one.meta for one in sample.pairs]
+    return [sample.meta, *texts]
+
+
+def _cut(line: str) -> str:
+    line = line.replace("\n", " ")
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."

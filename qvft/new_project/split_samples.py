@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.files import sha256_file
-from qvft.new_project.read_data import class_of, group_of
+from qvft.new_project.read_data import metadata_of
 
 ROLES = ("train", "val", "test")
 
@@ -48,15 +49,11 @@ def split_data(
     if len(needed) == 1:
         return {"train": rest, **own}
     total = sum(needed.values())
-
-    def value_of_column(sample: Sample) -> str:
-        return group_of(sample, str(column))
-
     parts = split_samples(
         rest,
         {role: share / total for role, share in needed.items()},
         seed=seed,
-        group=value_of_column if column else image_content,
+        group=image_content if column is None else partial(value_of, column=column),
         stratum=class_of,
     )
     return {role: (parts | own)[role] for role in ROLES if role in parts or role in own}
@@ -105,3 +102,26 @@ def image_content(sample: Sample) -> str:
     if isinstance(sample.image, ImageFile) and Path(sample.image.path).is_file():
         return sha256_file(sample.image.path)
     return sample.image.name
+
+
+def class_of(sample: Sample) -> str:
+    """The sample's class, empty without one."""
+    return next((str(meta["class"]) for meta in metadata_of(sample) if "class" in meta), "")
+
+
+def value_of(sample: Sample, column: str) -> str:
+    """Value of a metadata column, of the image or of its questions and pairs.
+
+    Raises DataError if there is none, or the image has several.
+    """
+    own = metadata_of(sample)
+    values = {str(meta[column]) for meta in own if column in meta}
+    if len(values) == 1:
+        return values.pop()
+    known = sorted({key for meta in own for key in meta})
+    raise DataError(
+        f"{'several values' if values else 'no value'} of `{column}`",
+        where=f"sample {sample.id}",
+        expected="one value per image" + (f"; this image has {', '.join(known)}" if known else ""),
+        do="name another column with --group, or leave it out to split by image",
+    )

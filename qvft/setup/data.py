@@ -170,7 +170,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
             len(skipped),
             len(samples),
             first,
-            skipped[0].name,
+            skipped[0].path,
             skipped[0].reason,
         )
     return _split(recipe, which, kept, skipped, remarks=texts.remarks)
@@ -217,7 +217,7 @@ def _streamed(recipe: Recipe) -> Split:
     samples, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
     if broken and recipe.data.on_bad_image == "error":
         first = broken[0]
-        raise DataError(first.reason, where=first.name, expected=first.expected, do=first.do)
+        raise DataError(first.reason, where=first.path, expected=first.expected, do=first.do)
     kept, skipped = validate_images(
         samples, on_error=recipe.data.on_bad_image, max_pixels=recipe.data.max_image_pixels
     )
@@ -249,7 +249,7 @@ def _split(
     if len(reasons) > REASONS:
         listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
     first = skipped[0]
-    path = Path(first.name).absolute() if first.reason == ABSENT else first.name
+    path = Path(first.path).absolute() if first.reason == ABSENT else first.path
     raise RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {path}",
         where=where,

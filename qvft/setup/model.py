@@ -17,10 +17,9 @@ from qvft.adapters.lora import add_lora, load_lora
 from qvft.adapters.manifest import read_manifest, require_untouched
 from qvft.adapters.targets import lora_layers
 from qvft.cpu_threads import cpu_cores, warn_if_busy
-from qvft.data.collate import Collator
+from qvft.data.collate import Collator, QuestionReader
 from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
-from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.garbage_collection import usual_collections
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint

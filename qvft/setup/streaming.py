@@ -54,7 +54,7 @@ def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample],
     for found in islice(first, count):
         if isinstance(found, DataError):
             name = found.where or "?"
-            broken.append(Skipped(name, name, found.given, found.expected, found.do))
+            broken.append(Skipped(name, found.given, name, found.expected, found.do))
         else:
             samples.append(found)
     return samples, broken

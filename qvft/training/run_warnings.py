@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
+from qvft.data.data_warnings import data_warnings, few_steps
 from qvft.data.rows import training_rows
 from qvft.log import is_main_process
 from qvft.setup.alignment_heads import truncation_warnings
@@ -14,15 +14,17 @@ from qvft.training.training_run import TrainingRun
 
 def run_warnings(work: TrainingRun) -> list[str]:
     """Warnings about the data and the length of training."""
-    split, collator = work.train, work.loaded.collator
     found: list[str] = []
-    for rows in different_rows(work.plans, split, training=True):
-        found += training_warnings(rows, collator, images=len(split.samples), name=split.name)
-    if work.eval is not None:
-        for rows in different_rows(work.plans, work.eval, training=False):
-            found += evaluation_warnings(
-                rows, collator, images=len(work.eval.samples), name=work.eval.name
-            )
+    for split, training in ((work.train, True), (work.eval, False)):
+        if split is not None:
+            for rows in different_rows(work.plans, split, training=training):
+                found += data_warnings(
+                    rows,
+                    work.loaded.collator,
+                    images=len(split.samples),
+                    name=split.name,
+                    training=training,
+                )
     return [*dict.fromkeys(found), *phase_warnings(work)]
 
 

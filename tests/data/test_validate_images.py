@@ -28,15 +28,15 @@ def test_error_names_the_first_bad_image_and_counts_all(samples: list[Sample]) -
 def test_skip_keeps_the_rest_in_order_and_lists_what_is_left_out(samples: list[Sample]) -> None:
     kept, skipped = validate_images(samples, on_error="skip")
     assert [sample.id for sample in kept] == ["s0", "s4"]
-    assert [(one.id, Path(one.name).name) for one in skipped] == [
+    assert [(one.id, Path(one.path).name) for one in skipped] == [
         ("s1", "bad.png"),
         ("s2", "gone.png"),
         ("s3", "bad.png"),
     ]
     assert skipped[1] == Skipped(
         "s2",
-        samples[2].image.name,
         "no such file",
+        samples[2].image.name,
         "an image that decodes without errors",
         "replace the file, or set data.on_bad_image: skip",
     )

@@ -9,11 +9,10 @@ import pytest
 
 from qvft.data.data_warnings import (
     FEW_STEPS,
-    evaluation_doubts,
+    data_doubts,
     few_steps,
     prediction_doubts,
     prompts_repeated,
-    training_doubts,
 )
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.data.sample import ImageFile, Question, Sample
@@ -67,30 +66,30 @@ def test_a_few_captions_may_begin_so_of_themselves() -> None:
 def test_one_answer_for_all_texts_is_said_of_each_kind() -> None:
     captions = [str(n) for n in range(10)]
     found = rows(captions=captions, asked=[("a?", "Yes"), ("b?", "yes ")])
-    (said,) = training_doubts(found, images=12, prompt=Prompt())
+    (said,) = data_doubts(found, Prompt(), images=12, training=True)
     assert said.startswith("all 2 questions have the same text as their targets")
     once = rows(captions=captions, asked=[("a?", "yes")])
-    assert training_doubts(once, images=11, prompt=Prompt()) == []
+    assert data_doubts(once, Prompt(), images=11, training=True) == []
 
 
 def test_references_that_are_all_equal_are_said_and_others_not() -> None:
     same = samples(["one"] * 10, [])
-    (said,) = evaluation_doubts(evaluation_rows(same), images=10, prompt=Prompt())
+    (said,) = data_doubts(evaluation_rows(same), Prompt(), images=10, training=False)
     assert "as their references" in said
     several = [*same, Sample("x", ImageFile(Path("a.png")), ("one", "two"))]
-    assert evaluation_doubts(evaluation_rows(several), images=11, prompt=Prompt()) == []
+    assert data_doubts(evaluation_rows(several), Prompt(), images=11, training=False) == []
 
 
 def test_images_without_a_text_are_counted() -> None:
     found = rows(captions=[str(n) for n in range(10)])
-    (said,) = training_doubts(found, images=12, prompt=Prompt())
+    (said,) = data_doubts(found, Prompt(), images=12, training=True)
     assert said == "2 of 12 images have no text of the kind that is used"
 
 
 @pytest.mark.parametrize(("images", "count"), [(1, "1 image: "), (3, "3 images: "), (10, None)])
 def test_few_images_are_said(images: int, count: str | None) -> None:
     captions = [str(n) for n in range(images)]
-    said = training_doubts(rows(captions=captions), images=images, prompt=Prompt())
+    said = data_doubts(rows(captions=captions), Prompt(), images=images, training=True)
     assert [text[: len(count or "")] for text in said] == ([count] if count else [])
 
 

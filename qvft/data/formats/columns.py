@@ -157,9 +157,6 @@ def question(
     """The question of a row, None if there is no column of questions.
 
     A cell of answers may hold one, a list, or a list of objects with `answer` (VQA v2).
-
-    Raises:
-        DataError: a cell has the wrong type or is empty.
     """
     if "question" not in columns:
         return None
@@ -187,9 +184,7 @@ def with_class_names(
     where: str,
 ) -> dict[str, Any]:
     """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
-
-    Raises:
-        DataError: a number without class, such as -1, which `datasets` uses for "no label".
+    Raises DataError for a number without class, such as -1, which `datasets` uses for "no label".
     """
     converted = dict(row)
     for column in columns:

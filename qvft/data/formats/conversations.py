@@ -1,25 +1,28 @@
-"""Conversations about an image as questions, answers and captions: LLaVA, ShareGPT, messages."""
+"""Conversations about an image: LLaVA, ShareGPT (LLaMA-Factory) and chat messages, JSON or JSONL.
+
+Sources: github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md;
+github.com/hiyouga/LLaMA-Factory, data/README.md.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, file_of_split
-from qvft.data.sample import Question, Sample
+from qvft.data.formats.sample_builder import SampleBuilder, file_of_split, require_different
+from qvft.data.sample import Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
 from qvft.log import get_logger
 
 _log = get_logger(__name__)
 
-SUFFIXES = (".json", ".jsonl")
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
 ROLES = {"human": USER, USER: USER, "gpt": ASSISTANT, ASSISTANT: ASSISTANT, SYSTEM: SYSTEM}
 """Speakers as LLaVA and ShareGPT (`from`) and chat messages (`role`) name them."""
@@ -29,27 +32,69 @@ Turns = list[tuple[str, str]]
 """Pairs (speaker of `ROLES`' values, text without `<image>`)."""
 
 
-def records_of(path: Path, *, split: str | None) -> tuple[Path, Iterator[Record]]:
-    """The file and its objects, of a JSON list or of JSONL.
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_paths_outside_root: bool | None = None,
+) -> Iterator[Sample]:
+    """Samples in order of first appearance of their images; each turn is a question of its own.
+
+    Records have `messages` or `conversations`, and `images` or `image`. A turn of `<image>` alone
+    makes its answer a caption. Records without image or with several, system messages, and turns
+    without their other half are left out and counted. A question's default id is its image as
+    written and its number; its meta has the record's `id`, and its `turn` from the second on. A
+    record with `chosen` and `rejected` is a pair, its last turn the question.
 
     Args:
         path: the file, or a folder that holds `{split}.json` or `{split}.jsonl`.
-
-    Raises:
-        DataError: no such file or split, or not a list of objects.
     """
-    file = file_of_split(path, split, SUFFIXES)
+    file = file_of_split(path, split, (".json", ".jsonl"))
+    guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
+    found: dict[str, SampleBuilder] = {}
+    left_out: Counter[str] = Counter()
+    for row in _records(file):
+        image_key = "images" if "images" in row else "image"
+        usual = "messages" if image_key == "images" else "conversations"
+        key = next((one for one in ("messages", "conversations") if one in row), usual)
+        messages = fields.field(row, key, where=row.where)
+        names = _image_names(row, image_key)
+        if len(names) != 1:
+            left_out[f"records with {'several images' if names else 'no image'}"] += 1
+            continue
+        written = fields.text(names[0], image_key, where=row.where)
+        image = guard.image(written, image_key, where=row.where)
+        builder = found.setdefault(image.name, SampleBuilder(written, image))
+        turns = read_turns(messages, key, where=row.where)
+        left_out["system messages"] += bool(row.get("system"))
+        asked = _add(builder, turns, row, left_out)
+        if "chosen" in row or "rejected" in row:
+            builder.pairs.append(_pair(row, asked))
+        elif asked is not None:
+            left_out["questions without answer"] += 1
+    if counts := [f"{count} {what}" for what, count in left_out.items() if count]:
+        _log.warning("%s: left out: %s", file, ", ".join(counts))
+    yield from (one.sample() for one in found.values())
+
+
+def _records(file: Path) -> Iterator[Record]:
+    """The objects of a JSON list or of JSONL."""
     if file.suffix == ".jsonl":
-        return file, (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
-    return file, (row for _, row in fields.records(read_json(file), where=str(file)))
+        return (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
+    return (row for _, row in fields.records(read_json(file), where=str(file)))
+
+
+def _image_names(row: Record, key: str) -> list[Any]:
+    images = row.get(key) or []
+    if isinstance(images, str | list):
+        return [images] if isinstance(images, str) else images
+    expected = "a path, or a list of one"
+    raise fields.wrong_kind(images, key, where=row.where, expected=expected)
 
 
 def read_turns(messages: Any, key: str, *, where: str) -> Turns:
-    """The turns of a list of messages, with `from` and `value` or `role` and `content`.
-
-    Raises:
-        DataError: not a list of such messages, an unknown speaker, or a content that is no text.
-    """
+    """The turns of a list of messages, with `from` and `value` or `role` and `content`."""
     turns = []
     for place, message in fields.records(messages, where=f"{where}, {key}"):
         who, says = ("role", "content") if "role" in message else ("from", "value")
@@ -75,64 +120,64 @@ def _content(message: Record, key: str) -> str:
     return fields.string(content, key, where=message.where).replace(_IMAGE, "").strip()
 
 
-@dataclass
-class ImageTexts:
-    """The texts of all images of a file, and counts of what is left out."""
-
-    file: Path
-    guard: PathGuard
-    builders: dict[str, SampleBuilder] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    later_turns: int = 0
-
-    def builder(self, row: Record, images: Any, key: str) -> SampleBuilder | None:
-        """The sample of a record's image; None, counted, unless there is exactly one."""
-        names = [images] if isinstance(images, str) else images or []
-        if not isinstance(names, list):
-            expected = "a path, or a list of one"
-            raise fields.wrong_kind(images, key, where=row.where, expected=expected)
-        if len(names) != 1:
-            several = "several images" if names else "no image"
-            self.left_out[f"records with {several}"] += 1
-            return None
-        written = fields.text(names[0], key, where=row.where)
-        image = self.guard.image(written, key, where=row.where)
-        return self.builders.setdefault(image.name, SampleBuilder(written, image))
-
-    def add(self, builder: SampleBuilder, turns: Turns, row: Record) -> str | None:
-        """Adds each question with its answer, and answers to the image alone as captions.
-
-        Returns:
-            the last question if it has no answer.
-        """
-        id = {"id": row.identifier("id")} if row.get("id") is not None else {}
-        asked: str | None = None
-        answered = 0
-        for speaker, text in turns:
-            if speaker == SYSTEM:
-                self.left_out["system messages"] += 1
-            elif speaker == USER:
-                self.left_out["questions without answer"] += asked is not None
-                asked = text
-            elif asked is None:
-                self.left_out["answers without question"] += 1
+def _add(builder: SampleBuilder, turns: Turns, row: Record, left_out: Counter[str]) -> str | None:
+    """Adds each question with its answer, and answers to the image alone as captions; returns the
+    last question if it has no answer.
+    """
+    id = {"id": row.identifier("id")} if row.get("id") is not None else {}
+    asked: str | None = None
+    answered = 0
+    for speaker, text in turns:
+        if speaker == SYSTEM:
+            left_out["system messages"] += 1
+        elif speaker == USER:
+            left_out["questions without answer"] += asked is not None
+            asked = text
+        elif asked is None:
+            left_out["answers without question"] += 1
+        else:
+            answer = fields.text(text, "answer", where=row.where)
+            answered += 1
+            left_out["earlier turns of later questions"] += answered > 1
+            if asked:
+                turn = {"turn": str(answered)} if answered > 1 else {}
+                builder.questions.append(Question("", asked, (answer,), id | turn))
             else:
-                answer = fields.text(text, "answer", where=row.where)
-                answered += 1
-                self.later_turns += answered > 1
-                if asked:
-                    turn = {"turn": str(answered)} if answered > 1 else {}
-                    name = f"{builder.id}#{len(builder.questions) + 1}"
-                    builder.questions.append(Question(name, asked, (answer,), id | turn))
-                else:
-                    builder.captions.append(answer)
-                asked = None
-        return asked
+                builder.captions.append(answer)
+            asked = None
+    return asked
 
-    def samples(self) -> Iterator[Sample]:
-        """The samples; logs what was left out."""
-        if self.later_turns:
-            self.left_out["earlier turns of later questions"] = self.later_turns
-        if counts := [f"{count} {what}" for what, count in self.left_out.items() if count]:
-            _log.warning("%s: left out: %s", self.file, ", ".join(counts))
-        yield from (one.sample() for one in self.builders.values())
+
+def _pair(row: Record, asked: str | None) -> Pair:
+    if asked is None:
+        raise DataError(
+            "a pair after an answer",
+            where=row.where,
+            expected="a conversation that ends with the user's turn",
+            do="remove the answer, or `chosen` and `rejected`",
+        )
+    chosen, rejected = (_answer(row, key) for key in ("chosen", "rejected"))
+    require_different(chosen, rejected, where=row.where)
+    id = {"id": row.identifier("id")} if row.get("id") is not None else {}
+    return Pair("", asked or None, chosen, rejected, id)
+
+
+def _answer(row: Record, key: str) -> str:
+    """The text of a half of a pair: a message of the assistant, a list of one, or a text."""
+    value: Any = fields.field(row, key, where=row.where)
+    if isinstance(value, dict | list):
+        turns = read_turns(value if isinstance(value, list) else [value], key, where=row.where)
+        if [speaker for speaker, _ in turns] != [ASSISTANT]:
+            given = f"`{key}` is not one message of the assistant"
+            raise DataError(given, where=row.where, do='write {"from": "gpt", "value": "..."}')
+        value = turns[0][1]
+    return fields.text(value, key, where=row.where)
+
+
+LLAVA = Format("llava", "LLaVA's conversations, each turn as a question", read, IMAGE_OPTIONS)
+SHAREGPT = Format(
+    "sharegpt",
+    "ShareGPT conversations or chat messages with images (LLaMA-Factory)",
+    read,
+    IMAGE_OPTIONS,
+)

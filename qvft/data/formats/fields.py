@@ -188,11 +188,7 @@ def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> No
 def records(
     content: Any, *, where: str, example: str | None = None
 ) -> Iterator[tuple[str, Record]]:
-    """Pairs (position for messages, object) of a JSON list of objects; messages show the example.
-
-    Raises:
-        DataError: not a list of objects.
-    """
+    """Pairs (position, object) of a JSON list of objects; messages show the example."""
     if not isinstance(content, list):
         do = f"write [{example}, ...]" if example else "write [{...}, {...}]"
         raise DataError(kind(content), where=where, expected="a list of objects", do=do)

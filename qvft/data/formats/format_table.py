@@ -17,14 +17,13 @@ from typing import Any
 from qvft.data.formats import (
     class_folders,
     coco_captions,
+    conversations,
     csv_table,
     hf,
     hf_stream,
     jsonl,
     karpathy,
-    llava,
     pathvqa,
-    sharegpt,
     slake,
     tar,
     vqa_rad,
@@ -45,8 +44,8 @@ FORMATS: dict[str, Format] = {
         jsonl.FORMAT,
         csv_table.FORMAT,
         class_folders.FORMAT,
-        llava.FORMAT,
-        sharegpt.FORMAT,
+        conversations.LLAVA,
+        conversations.SHAREGPT,
         coco_captions.FORMAT,
         karpathy.FORMAT,
         vqa_v2.FORMAT,
@@ -57,6 +56,8 @@ FORMATS: dict[str, Format] = {
         tar.FORMAT,
     )
 }
+
+_PATHS = ("images", "questions", "annotations")
 
 
 def register_format(format: Format) -> Format:
@@ -70,9 +71,7 @@ def register_format(format: Format) -> Format:
 def find_format(name: str, *, where: str = "format") -> Format:
     """The format of this name; a dotted name is imported and added to the table.
 
-    Raises:
-        RecipeError: a dotted name that is not a `Format`.
-        DataError: another unknown name.
+    Raises RecipeError for a dotted name that is not a `Format`, DataError for another unknown name.
     """
     if name not in FORMATS and is_dotted(name):
         FORMATS[name] = import_dotted(name, Format, where=where)
@@ -87,52 +86,32 @@ def find_format(name: str, *, where: str = "format") -> Format:
 
 
 def read_samples(
-    format: str,
-    path: str,
-    *,
-    split: str | None = None,
-    images: str | None = None,
-    questions: str | None = None,
-    annotations: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    class_texts: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool | None = None,
-    limit: int | None = None,
+    format: str, path: str, *, limit: int | None = None, **options: Any
 ) -> list[Sample]:
     """The samples of a split, in the source's order; images are not decoded.
 
     Args:
         format: a key of `FORMATS`, or the dotted name of a `Format`.
         path: file or folder, or other input of the format; relative to the working directory.
-        split, images, questions, annotations, columns, class_texts, allow_paths_outside_root: see
-            `Format`.
         limit: only the first `limit` images.
+        options: as in `Format`; paths as text. None and what is empty counts as not given.
 
     Raises:
         DataError: unknown format, unsupported option, nothing to read, or invalid data.
     """
     reader = find_format(format)
-    options = _given_options(
-        reader,
-        split=split,
-        images=images and given_path(images),
-        questions=questions and given_path(questions),
-        annotations=annotations and given_path(annotations),
-        columns=columns,
-        class_texts=class_texts,
-        allow_paths_outside_root=allow_paths_outside_root,
-    )
-    if images is not None:
-        image_folder(options["images"])
+    given = _given_options(reader, **options)
+    if "images" in given:
+        image_folder(given["images"])
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     with _readable(path):
-        found = reader.read(given_path(path), **options)
+        found = reader.read(given_path(path), **given)
         samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
     if not samples:
-        given = "no samples" + (f" of split `{split}`" if split else "")
+        of_split = f" of split `{given['split']}`" if "split" in given else ""
         do = "check the path and the split"
-        raise DataError(given, where=path, expected="at least one image", do=do)
+        raise DataError(f"no samples{of_split}", where=path, expected="at least one image", do=do)
     require_unique(samples, where=path)
     return samples
 
@@ -140,10 +119,8 @@ def read_samples(
 def open_stream(
     format: str, path: str, *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Stream:
-    """Opens data for streaming; arguments as `read_samples`.
-
-    Raises:
-        DataError: a format without streaming, or nothing to read.
+    """Opens data for streaming; arguments as `read_samples`. Raises DataError for a format without
+    streaming, or nothing to read.
     """
     reader = find_format(format)
     if reader.stream is None:
@@ -161,7 +138,7 @@ def open_stream(
 def _given_options(format: Format, **options: Any) -> dict[str, Any]:
     """The options that are set; raises DataError for one that the format does not take."""
     given = {
-        option: value
+        option: given_path(str(value)) if option in _PATHS else value
         for option, value in options.items()
         if value or (value is False and option in format.options)
     }

@@ -151,13 +151,22 @@ def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
     place = Path(path)
     if not place.exists() and _HUB_ID.fullmatch(path) is None:
         raise DataError("no such file or folder", where=path, do="check the path")
+    if place.is_file() and place.suffix != ".parquet":
+        raise DataError(
+            "a file",
+            where=path,
+            expected="a .parquet file or a folder",
+            do="for a table use format csv, for texts in JSONL format jsonl",
+        )
 
     import datasets
     from datasets.exceptions import DatasetsError
 
     try:
-        if place.is_file():
-            return _load_file(place, streaming=streaming)
+        if place.is_file():  # a split is only a label for it
+            return datasets.load_dataset(
+                "parquet", data_files=path, split="train", streaming=streaming
+            )
         if place.exists():
             loaded = _load_folder(place, streaming=streaming)
         else:
@@ -183,22 +192,6 @@ def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))
     raise no_split(split, where=path, splits=loaded)
-
-
-def _load_file(path: Path, *, streaming: bool) -> Any:
-    """A parquet file; a split is only a label for it."""
-    import datasets
-
-    if path.suffix != ".parquet":
-        raise DataError(
-            "a file",
-            where=str(path),
-            expected="a .parquet file or a folder",
-            do="for a table use format csv, for texts in JSONL format jsonl",
-        )
-    return datasets.load_dataset(
-        "parquet", data_files=str(path), split="train", streaming=streaming
-    )
 
 
 def _load_folder(path: Path, *, streaming: bool) -> Any:

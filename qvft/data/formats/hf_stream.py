@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, hf
 from qvft.data.formats import preference_columns as preference
-from qvft.data.formats.hf_images import undecoded
+from qvft.data.formats.hf_images import image_cell, undecoded
 from qvft.data.sample import EncodedImage, Pair, Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
@@ -63,12 +63,10 @@ class DatasetStream:
 
     def _sample(self, row: Mapping[str, Any], number: int) -> Sample:
         columns, where = self.columns, f"{self.where}, row {number} of a pass"
-        image = row[columns["image"]]
+        image = image_cell(row[columns["image"]], where=where, column=columns["image"])
         texts = set(columns.values()) - {columns["image"]}
         row = table.with_class_names(row, self.dataset.features, texts, where=where)
-        if isinstance(image, list) and len(image) < 2:
-            image = next(iter(image), None)
-        if not isinstance(image, dict) or not image["bytes"]:
+        if not image["bytes"]:
             raise DataError(
                 f"`{columns['image']}` holds no bytes",
                 where=where,

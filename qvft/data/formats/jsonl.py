@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from qvft.data.formats.jsonl_texts import (
     read_question,
 )
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import Unique, file_of_split, numbered_pairs
-from qvft.data.sample import ImageSource, Pair, Question, Sample
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, file_of_split
+from qvft.data.sample import ImageSource, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 
@@ -69,59 +69,42 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
     """Samples of rows with the JSONL fields; rows with the same image name are merged."""
     found: dict[str, _ImageTexts] = {}
     for row, image, default_id in rows:
-        found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)
+        texts = found.setdefault(image.name, _ImageTexts(default_id, image, where=row.where))
+        texts.add(row)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     pair_ids = Unique("id of a pair")
     for one in found.values():
-        sample = one.sample(one.given_id or one.default_id)
+        one.id = one.given_id or one.caption_id or one.id
+        sample = one.sample()
         sample_ids.add(sample.id, where=one.where)
-        for (where, _), question in zip(one.questions, sample.questions, strict=True):
+        for where, question in zip(one.question_places, sample.questions, strict=True):
             question_ids.add(question.id, where=where)
-        for (where, _), preferred in zip(one.pairs, sample.pairs, strict=True):
+        for where, preferred in zip(one.pair_places, sample.pairs, strict=True):
             pair_ids.add(preferred.id, where=where)
         yield sample
 
 
 def record(values: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
-    """The sample of an object with the JSONL fields, for a given image.
-
-    Args:
-        name: sample id; an `id` of the image is kept in its meta.
+    """The sample of an object with the JSONL fields, for a given image; `name` is its id, an `id`
+    of the image is kept in its meta.
     """
     fields.known_keys(values, ROW_KEYS, where=where)
-    one = _ImageTexts(image, name, where)
+    one = _ImageTexts(name, image, where=where)
     one.add(Record(values, where))
-    if one.given_id is not None:
-        one.meta.setdefault("id", one.given_id)
-    return one.sample(name)
+    if (own_id := one.given_id or one.caption_id) is not None:
+        one.meta.setdefault("id", own_id)
+    return one.sample()
 
 
 @dataclass
-class _ImageTexts:
-    """Texts of one image, collected from its lines."""
+class _ImageTexts(SampleBuilder):
+    """Texts of one image, collected from its lines, with the positions of its ids."""
 
-    image: ImageSource
-    default_id: str
-    where: str
-    id: str | None = None
+    where: str = ""
+    given_id: str | None = None
     caption_id: str | None = None
-    captions: list[str] = field(default_factory=list)
-    questions: list[tuple[str, Question]] = field(default_factory=list)  # with their positions
-    pairs: list[tuple[str, Pair]] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def given_id(self) -> str | None:
-        return self.id or self.caption_id
-
-    def sample(self, id: str) -> Sample:
-        """The sample; questions and pairs without id get one."""
-        questions = tuple(
-            replace(question, id=question.id or f"{id}#{n}")
-            for n, (_, question) in enumerate(self.questions, start=1)
-        )
-        pairs = numbered_pairs(id, (pair for _, pair in self.pairs))
-        return Sample(id, self.image, tuple(self.captions), questions, self.meta, pairs)
+    question_places: list[str] = field(default_factory=list)
+    pair_places: list[str] = field(default_factory=list)
 
     def add(self, row: Record) -> None:
         where = row.where
@@ -131,14 +114,12 @@ class _ImageTexts:
             self.captions.append(row.text("caption"))
         for n, caption in enumerate(read_list(row, "captions")):
             self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-        for one in read_objects(row, "questions", QUESTION_KEYS):
-            self.questions.append((where, read_question(one)))
-        for one in read_objects(row, "pairs", PAIR_KEYS):
-            self.pairs.append((where, read_pair(one)))
+        asked = [read_question(one) for one in read_objects(row, "questions", QUESTION_KEYS)]
+        pairs = [read_pair(one) for one in read_objects(row, "pairs", PAIR_KEYS)]
         if is_pair(row):
-            self.pairs.append((where, read_pair(row)))
+            pairs.append(read_pair(row))
         elif "question" in row:
-            self.questions.append((where, read_question(row)))
+            asked.append(read_question(row))
         elif "answer" in row or "answers" in row:
             raise DataError(
                 "an answer without `question`",
@@ -148,20 +129,24 @@ class _ImageTexts:
             )
         else:
             add_meta(self.meta, row)
+        self.questions += asked
+        self.pairs += pairs
+        self.question_places += [where] * len(asked)
+        self.pair_places += [where] * len(pairs)
 
     def _add_id(self, row: Record) -> None:
         id = row.identifier("id")
         if "caption" in row:
             self.caption_id = self.caption_id or id
             return
-        if self.id not in (None, id):
+        if self.given_id not in (None, id):
             raise DataError(
-                f"`id` {id} for an image that {self.where} calls {self.id}",
+                f"`id` {id} for an image that {self.where} calls {self.given_id}",
                 where=row.where,
                 expected="one id per image",
                 do="give both lines the same id, or an id to the question alone",
             )
-        self.id, self.where = id, row.where
+        self.given_id, self.where = id, row.where
 
 
 FORMAT = Format("jsonl", "your own images and texts, one JSON object per line", read, IMAGE_OPTIONS)

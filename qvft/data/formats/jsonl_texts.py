@@ -30,14 +30,7 @@ def is_pair(row: Mapping[str, Any]) -> bool:
 
 
 def read_pair(row: Record) -> Pair:
-    """The pair of a line, or of an object in `pairs`; its id is empty if none is given.
-
-    Args:
-        row: `chosen`, `rejected` and, unless both are captions, `question`.
-
-    Raises:
-        DataError: a half is missing or no text, both are equal, or `row` has another text too.
-    """
+    """The pair of a line, or of an object in `pairs`; its id is empty if none is given."""
     for half, other in _OTHER_HALF.items():
         if half not in row:
             raise DataError(
@@ -86,11 +79,7 @@ def read_objects(row: Record, key: str, keys: tuple[str, ...]) -> Iterator[Recor
 
 
 def read_question(row: Record) -> Question:
-    """The question of a line, or of an object in `questions`; its id is empty if none is given.
-
-    Raises:
-        DataError: no text, no answer, or `answer` and `answers`.
-    """
+    """The question of a line, or of an object in `questions`; its id is empty if none is given."""
     if ("answer" in row) == ("answers" in row):
         raise DataError(
             "both `answer` and `answers`" if "answer" in row else "a question without answers",

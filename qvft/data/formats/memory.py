@@ -32,13 +32,12 @@ def samples_in_memory(
     Args:
         rows: dicts with the fields of the custom JSONL, or a `datasets.Dataset` with these or the
             columns of format hf. An image is anything that `image_source` accepts; relative paths
-            are relative to the working directory. Rows of one image (path, object, equal bytes)
-            are merged.
+            are relative to the working directory. Rows of one image (path, object, equal bytes) are
+            merged.
         columns: from a field to its column name, as in format hf.
         where: name of the data in messages and default sample ids.
 
-    Raises:
-        DataError: no rows, or an invalid row; the message names its number.
+    Raises DataError without rows, or with the number of an invalid row.
     """
     columns = dict(columns or {})
     if "datasets" in sys.modules and hf.is_dataset(rows):

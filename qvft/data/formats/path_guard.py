@@ -32,15 +32,14 @@ class PathGuard:
 
     def __init__(self, *folders: Path, allow_paths_outside_root: bool | None = None) -> None:
         self._folders = folders
-        self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
+        self._roots = tuple(os.path.join(os.path.realpath(one), "") for one in folders)
         self._allow_outside = allow_paths_outside_root
         self._real: dict[str, str] = {}
 
     def image(self, written: str, key: str, *, where: str) -> ImageFile:
         """The image named by a row's value of `key`, see `image_path`.
 
-        Raises:
-            DataError: it is a URL or otherwise not a path, or as `file`.
+        Raises DataError if it is a URL or otherwise not a path, or as `file`.
         """
         if problem := path_problem(written):
             given, do = problem
@@ -54,13 +53,8 @@ class PathGuard:
 
     def file(self, path: Path, *, where: str) -> ImageFile:
         """The image at a path, joined to its folder. Raises DataError if it is outside."""
-        if not self._allow_outside:
-            real = self._resolved(path)
-            if not any(real.startswith(root) for root in self._roots):
-                self._outside(path, where)
-        return ImageFile(path)
-
-    def _outside(self, path: Path, where: str) -> None:
+        if self._allow_outside or self._resolved(path).startswith(self._roots):
+            return ImageFile(path)
         given = f"the image {str(path)!r} lies outside {self._folders[0].absolute()}"
         if self._allow_outside is False:
             raise DataError(
@@ -76,6 +70,7 @@ class PathGuard:
             where,
             given,
         )
+        return ImageFile(path)
 
     def _resolved(self, path: Path) -> str:
         """The path without links; folders are cached, since many images share one."""

@@ -31,9 +31,6 @@ def read_pair(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, wh
 
     Messages with which both begin are the prompt, as `trl.extract_prompt` has it, unless `prompt`
     holds messages too. Strings are read as they are: without a prompt they are captions.
-
-    Raises:
-        DataError: a text is missing, both are equal, or a conversation has other messages.
     """
     prompt = row[columns["prompt"]] if "prompt" in columns else None
     chosen, rejected = (row[columns[key]] for key in PAIRED)

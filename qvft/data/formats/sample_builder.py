@@ -23,22 +23,15 @@ class SampleBuilder:
     pairs: list[Pair] = field(default_factory=list)
 
     def sample(self) -> Sample:
-        """The complete sample; pairs without id are numbered."""
-        return Sample(
-            self.id,
-            self.image,
-            tuple(self.captions),
-            tuple(self.questions),
-            self.meta,
-            numbered_pairs(self.id, self.pairs),
-        )
-
-
-def numbered_pairs(sample_id: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-    """The pairs; those without id get `SAMPLE#pairN`, N from 1."""
-    return tuple(
-        replace(pair, id=pair.id or f"{sample_id}#pair{n}") for n, pair in enumerate(pairs, start=1)
-    )
+        """The complete sample; questions and pairs without id get `ID#N` and `ID#pairN`."""
+        questions = [
+            replace(one, id=one.id or f"{self.id}#{n}") for n, one in enumerate(self.questions, 1)
+        ]
+        pairs = [
+            replace(one, id=one.id or f"{self.id}#pair{n}") for n, one in enumerate(self.pairs, 1)
+        ]
+        texts = tuple(self.captions), tuple(questions), self.meta, tuple(pairs)
+        return Sample(self.id, self.image, *texts)
 
 
 def require_different(chosen: str, rejected: str, *, where: str) -> None:

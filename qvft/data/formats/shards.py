@@ -17,14 +17,9 @@ _EXPECTED = "a .tar file, a folder of them, train-{000000..000099}.tar or train-
 
 
 def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
-    """The shards in order of their names; all exist.
+    """The shards of a file, folder, range or pattern in order of their names; all exist.
 
-    Args:
-        path: file, folder, range or pattern.
-        split: in a folder, selects shards of this name or `SPLIT-...`; otherwise only a label.
-
-    Raises:
-        DataError: there is none, one of a range is missing, or a range is absurd.
+    A `split` selects shards of this name or `SPLIT-...` in a folder; otherwise it is only a label.
     """
     if path.is_dir():
         found = sorted(path.glob("*.tar"))

@@ -11,8 +11,7 @@ import pytest
 from qvft.data.formats import read_samples
 from qvft.data.sample import Sample
 from qvft.errors import DataError
-from qvft.json_files import read_json
-from qvft.json_mistakes import not_json
+from qvft.json_files import not_json, read_json
 
 
 def read(folder: Path, *rows: dict, **options) -> list[Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from qvft.checking.pair_warnings import pair_warnings
@@ -74,13 +73,13 @@ def test_much_longer_texts_are_named() -> None:
 
 def test_a_length_bias_is_named_with_its_figures() -> None:
     pairs = [(None, f"long text {n}", f"no {n}") for n in range(9)]
-    (warning,) = pair_warnings("train", asdict(quality(*pairs, (None, "a", "b"))))
+    (warning,) = pair_warnings("train", quality(*pairs, (None, "a", "b")))
     assert "length bias: chosen texts have 2.8 tokens on average, rejected ones 1.9" in warning
     assert "longer in 90% of pairs, shorter in 0%" in warning
-    assert pair_warnings("train", asdict(quality(*pairs))) == []  # too few pairs to say so
+    assert pair_warnings("train", quality(*pairs)) == []  # too few pairs to say so
     balanced = [(None, f"a b {n}", f"c {n}") if n % 2 else (None, f"c {n}", f"a b {n}")
                 for n in range(10)]  # fmt: skip
-    assert pair_warnings("train", asdict(quality(*balanced))) == []
+    assert pair_warnings("train", quality(*balanced)) == []
 
 
 def test_every_finding_has_a_warning_without_texts() -> None:
@@ -89,7 +88,7 @@ def test_every_finding_has_a_warning_without_texts() -> None:
         (None, "secret", "Secret."), (None, "x", "y"), (None, "y", "x"), (None, "x", "y"),
         (None, "z", "a cat on a mat"), (None, long, "w"),
     )  # fmt: skip
-    warnings = pair_warnings("train", asdict(found))
+    warnings = pair_warnings("train", found)
     assert len(warnings) == 5
     assert [id for id in ("p0", "p3", "p4", "p5", "p1, p2, p3") if id not in str(warnings)] == []
     assert "secret" not in str(warnings).lower()
