@@ -43,6 +43,7 @@ from qvft.evaluation.task import Task
 from qvft.evaluation.write_evaluation import kept_on_failure, replacing, write
 from qvft.evaluation.zero_shot import zero_shot_group
 from qvft.inference.distributed import predict_shared
+from qvft.inference.encoding import Kept
 from qvft.inference.predict import Outcome
 from qvft.log import get_logger, is_main_process
 from qvft.setup.alignment_heads import truncation_warnings
@@ -108,14 +109,15 @@ def evaluate(
                 place_of(task, folder, named=True)  # another process may have been faster
             if compare is None:
                 warn_of_lost_comparison(folder)
-        outcomes = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
+        kept: Kept | None = {} if task.shows_blind() and task.is_deterministic() else None
+        outcomes = _generate(loaded, task, kept=kept, stream_to=partial / "predictions.jsonl")
         answers = [one.texts[0] for one in outcomes]
         items = prediction_rows(task.rows, answers)
         with kept_on_failure(items, folder):
             scores = with_groups(
                 _scored(task, items, outcomes), _groups_of_model(task, loaded, items, warnings)
             )
-            baselines = _baselines(task, loaded)
+            baselines = _baselines(task, loaded, kept)
             similarity = query_similarity(loaded, split.samples)
             report = Report.from_scores(
                 scores,
@@ -210,7 +212,12 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
 
 
 def _generate(
-    loaded: Loaded, task: Task, *, blind: bool = False, stream_to: Path | None = None
+    loaded: Loaded,
+    task: Task,
+    *,
+    kept: Kept | None,
+    blind: bool = False,
+    stream_to: Path | None = None,
 ) -> list[Outcome]:
     """Generates each row's text, streamed to a file as batches finish; ranks its candidates."""
     recipe = task.opened.recipe
@@ -231,6 +238,7 @@ def _generate(
             workers=recipe.data.num_workers,
             label="blind" if blind else "evaluate",
             scoring=task.scoring(),
+            kept=kept,
         ):
             found[outcome.number] = outcome
             if stream:
@@ -269,7 +277,7 @@ def _groups_of_model(
     return groups
 
 
-def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
+def _baselines(task: Task, loaded: Loaded, kept: Kept | None) -> dict[str, Scores]:
     """Scores of the most frequent answers and of the image-blind baseline."""
     found: dict[str, Scores] = {}
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
@@ -280,7 +288,7 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
         ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
-        outcomes = _generate(loaded, task, blind=True)
+        outcomes = _generate(loaded, task, kept=kept, blind=True)
         items = prediction_rows(task.rows, [one.texts[0] for one in outcomes])
         found[BLIND] = _scored(task, items, outcomes)
     return found

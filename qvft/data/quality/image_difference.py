@@ -29,7 +29,7 @@ _TINT_SIDE = 8
 _WHITE, _BLACK = 250, 3
 _LINEAR = Image.Resampling.BILINEAR
 Box = tuple[float, float, float, float]
-Margins = Box
+Margins = tuple[float, ...]
 
 
 def image_difference(
