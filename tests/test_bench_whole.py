@@ -20,6 +20,7 @@ from qvft.benchmark import whole
 from qvft.benchmark.commands import ROUND, CommandPace, measured
 from qvft.benchmark.steps import WAYS, Steps
 from qvft.benchmark.training import laid_out, prepared, rows_of_batches
+from qvft.cpu_threads import cpu_cores
 from qvft.errors import FailedError
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
@@ -45,7 +46,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         return dict.fromkeys(commands, CommandPace((2.0,), (1.0,), 2.0, 1.0, 1.0, 1.0, 1))
 
     monkeypatch.setattr(whole, "measured", run)
-    monkeypatch.setattr(whole.os, "sched_setaffinity", lambda *_: None, raising=False)
 
 
 def plain_peft() -> ModuleType:
@@ -84,8 +84,8 @@ def test_the_plain_script_computes_the_loss_of_a_batch_that_qvft_does(
 
 def test_all_three_commands_train(recipe_file: Path, tmp_path: Path, here: None, capsys) -> None:
     out = tmp_path / "whole.json"
-    given = [str(recipe_file), "train.max_steps=2", "--whole", "--rounds", "1", "--json", str(out)]
-    assert main(given) == 0
+    given = [str(recipe_file), "train.max_steps=2", "train.save_steps=null", "--whole"]
+    assert main([*given, "--rounds", "1", "--json", str(out)]) == 0
     found = json.loads(out.read_text())["whole"]
     assert list(found["commands"]) == ["plain", "qvft, cold", "qvft, warm"]
     assert (found["texts"], found["threads"]) == (16, 1)
@@ -97,7 +97,9 @@ def test_both_commands_predict_one_image_and_all_rows(
 ) -> None:
     out = tmp_path / "serve.json"
     given = [str(recipe_file), "data.eval.limit=2", "--serve", "--rounds", "1", "--json", str(out)]
+    cores = cpu_cores()
     assert main(given) == 0
+    assert cpu_cores() == cores
     found = json.loads(out.read_text())
     assert (found["one_image"]["texts"], found["all_rows"]["texts"]) == (1, 6)
     assert (found["all_rows"]["equal_texts"], found["all_rows"]["images"]) == (6, 2)
@@ -151,6 +153,7 @@ def test_what_a_failing_command_said_is_shown(tmp_path: Path) -> None:
         (["--whole", "--script", "absent.py"], "absent.py"),
         (["--script", "absent.py"], "--script"),
         (["--whole", "train.gradient_accumulation_steps=2"], "train.gradient_accumulation_steps"),
+        (["--whole", "train.save_steps=5"], "train.save_steps"),
         (["--serve", "data.eval=null"], "data.eval"),
     ],
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -37,7 +38,7 @@ DEFAULT_ALONE = (
     "trainable.decoder trainable.lora.use_dora trainable.lora.use_rslora objectives.lm "
     "objectives.alignment objectives.further train.from_ train.batch_tokens train.eval_steps "
     "train.gradient_accumulation_steps train.gradient_checkpointing train.lr_scheduler_type "
-    "train.min_lr_rate"
+    "train.min_lr_rate train.betas train.save_steps train.arguments"
 )
 """Keys of which `benchmarks/plain_peft.py` knows the default alone."""
 
@@ -108,9 +109,7 @@ def bench_serve(recipe: Recipe, *, script: Path, rounds: int) -> dict[str, Comma
     template, fields = plain_template(opened.recipe, base), generation_fields(opened.recipe)
     split, found = read_split(recipe, "eval"), {}
     rows = evaluation_rows(split.samples, texts=split.source.texts)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    with tempfile.TemporaryDirectory(prefix="qvft-bench-") as folder:
+    with _on_cores(threads), tempfile.TemporaryDirectory(prefix="qvft-bench-") as folder:
         for title, asked in (("one_image", rows[:1]), ("all_rows", rows)):
             read = write_rows(Path(folder, f"{title}.jsonl"), asked, template, fields)
             plain = [str(script), base.location, read, "--threads", str(threads)]
@@ -130,6 +129,20 @@ def bench_serve(recipe: Recipe, *, script: Path, rounds: int) -> dict[str, Comma
             images = {row.sample.id for row in asked}
             found[title] = CommandBench(paces, len(asked), len(images), threads, same)
     return found
+
+
+@contextmanager
+def _on_cores(count: int) -> Iterator[None]:
+    """Context manager: this process, and those that it starts, get `count` cores (Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def plain_template(recipe: Recipe, base: BaseCheckpoint) -> PromptTemplate:

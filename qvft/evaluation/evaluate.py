@@ -40,6 +40,7 @@ from qvft.evaluation.task import Task
 from qvft.evaluation.write_evaluation import kept_on_failure, replacing, write
 from qvft.evaluation.zero_shot import zero_shot_group
 from qvft.inference.distributed import predict_shared
+from qvft.inference.encoding import Kept
 from qvft.inference.predict import Outcome
 from qvft.log import get_logger, is_main_process
 from qvft.setup.alignment_heads import truncation_warnings
@@ -106,14 +107,15 @@ def evaluate(
     with replacing(folder) as partial:
         if is_main_process() and not overwrite:
             choose_folder(task, folder, named=True)  # another process may have been faster
-        outcomes = _generate(loaded, task)
+        kept: Kept | None = {} if task.shows_blind() and task.is_deterministic() else None
+        outcomes = _generate(loaded, task, kept=kept)
         answers = [one.texts[0] for one in outcomes]
         items = prediction_rows(task.rows, answers)
         with kept_on_failure(items, folder):
             scores = with_groups(
                 _scored(task, items, outcomes), _groups_of_model(task, loaded, items, warnings)
             )
-            baselines = _baselines(task, loaded)
+            baselines = _baselines(task, loaded, kept)
             similarity = query_similarity(loaded, split.samples)
             report = Report.from_scores(
                 scores,
@@ -207,7 +209,9 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
     return {}
 
 
-def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcome]:
+def _generate(
+    loaded: Loaded, task: Task, *, kept: Kept | None, blind: bool = False
+) -> list[Outcome]:
     """Generates each row's text, and ranks its candidates."""
     recipe = task.opened.recipe
     require_candidates_fit(recipe, loaded.base, loaded.template, task.rows)
@@ -225,6 +229,7 @@ def _generate(loaded: Loaded, task: Task, *, blind: bool = False) -> list[Outcom
         workers=recipe.data.num_workers,
         label="blind" if blind else "evaluate",
         scoring=task.scoring(),
+        kept=kept,
     )
 
 
@@ -257,7 +262,7 @@ def _groups_of_model(
     return groups
 
 
-def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
+def _baselines(task: Task, loaded: Loaded, kept: Kept | None) -> dict[str, Scores]:
     """Scores of the most frequent answers and of the image-blind baseline."""
     found: dict[str, Scores] = {}
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
@@ -268,7 +273,7 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
         ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
-        outcomes = _generate(loaded, task, blind=True)
+        outcomes = _generate(loaded, task, kept=kept, blind=True)
         items = prediction_rows(task.rows, [one.texts[0] for one in outcomes])
         found[BLIND] = _scored(task, items, outcomes)
     return found

@@ -104,6 +104,10 @@ class Task:
             abstain_below=settings.abstain_below,
         )
 
+    def is_deterministic(self) -> bool:
+        """Whether no text is sampled. Reading images draws a random number, as sampling does."""
+        return not any(fields["do_sample"] for fields in self.generation.values())
+
     def shows_blind(self) -> bool:
         """Whether the image-blind baseline is computed."""
         return self.opened.recipe.eval.blind and len(self.split.samples) > 1

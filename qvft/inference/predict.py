@@ -16,7 +16,7 @@ from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.errors import ImageError
 from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
-from qvft.inference.encoding import Encoded, encoded_images
+from qvft.inference.encoding import Encoded, Kept, encoded_images
 from qvft.inference.log_probs import Candidate, LogProb, Scoring, ranked, text_log_probs
 from qvft.models.forward_stages import continues_prefix
 from qvft.progress import counted
@@ -61,6 +61,7 @@ def outcomes(
     workers: int,
     label: str = "predict",
     scoring: Scoring = Scoring(),  # noqa: B008  # frozen
+    kept: Kept | None = None,
 ) -> Iterator[Outcome]:
     """The outcome of every row, as batches finish.
 
@@ -72,6 +73,7 @@ def outcomes(
         images: the sample whose image each row uses; None: its own.
         generation: `GenerationConfig` fields by kind, `caption` and `question`.
         batch_size: images encoded, and rows decoded, together.
+        kept: as in `encoding.encoded_images`.
     """
     shown = images if images is not None else [row.sample for row in rows]
     waiting = Waiting(batch_size=batch_size)
@@ -94,7 +96,8 @@ def outcomes(
         shares = all(continues_prefix(model, settings) for settings in generation.values())
         if not (scoring.generate and shares):
             within = 0
-        for arrival in _prompted(model, collator, rows, shown, batch_size, workers, within):
+        arriving = _prompted(model, collator, rows, shown, batch_size, workers, within, kept)
+        for arrival in arriving:
             if isinstance(arrival, Outcome):
                 done = [arrival]
             else:
@@ -170,6 +173,7 @@ def _prompted(
     batch_size: int,
     workers: int,
     within: int,
+    kept: Kept | None,
 ) -> Iterator[Prompted | Outcome]:
     """Each row with its encoded image, in order; an outcome if the image is unusable."""
     last_use = {sample.id: number for number, sample in enumerate(shown)}
@@ -187,6 +191,7 @@ def _prompted(
         workers=workers,
         head=head,
         shared={number for number, sample in enumerate(sources) if sample in near},
+        kept=kept,
     )
     arriving = zip(sources, encoded, strict=True)
     ready: dict[str, Encoded | ImageError] = {}

@@ -146,6 +146,40 @@ def test_an_image_is_encoded_once_for_its_texts(
     assert encoded == [3, 3, 2]  # eight images of three texts each, their rows far apart
 
 
+@pytest.mark.parametrize("held", [8, 3])
+def test_a_second_pass_encodes_only_images_that_were_not_kept(
+    loaded: Loaded, rows: list[Row], held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = list({row.sample.id: row.sample for row in rows}.values())
+    swapped = blind_images(samples, seed=0)
+    settings: dict[str, Any] = {"generation": dict.fromkeys(("caption", "question"), GREEDY)}
+    settings |= {"batch_size": 3, "workers": 0}
+
+    def texts_of(images: Sequence[Sample] | None, **further: Any) -> dict[int, tuple[str, ...]]:
+        found = predict_rows(loaded.model, loaded.collator, rows, images, **settings, **further)
+        return {outcome.number: outcome.texts for outcome in found}
+
+    blind = [swapped[row.sample.id] for row in rows]
+    expected = texts_of(None), texts_of(blind)
+    assert expected[0] != expected[1]
+    one, *_ = encoded_images(
+        loaded.model, loaded.collator, [samples[0].image], batch_size=1, workers=0
+    )
+    monkeypatch.setattr(encoding, "MOST_KEPT", held * one.states.nbytes)
+    kept: dict[str, torch.Tensor] = {}
+    first = texts_of(None, kept=kept)
+    encoded: list[int] = []
+    encode_images = encoding.encode_images
+
+    def counting(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixel_values))
+        return encode_images(model, pixel_values)
+
+    monkeypatch.setattr(encoding, "encode_images", counting)
+    assert (first, texts_of(blind, kept=kept)) == expected
+    assert sum(encoded) == len(samples) - held
+
+
 def test_an_unusable_image_is_the_outcome_of_its_rows_alone(
     loaded: Loaded, rows: list[Row], tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ _TINT_SIDE = 8
 _WHITE, _BLACK = 250, 3
 _LINEAR = Image.Resampling.BILINEAR
 Box = tuple[float, float, float, float]
+Margins = tuple[float, ...]
 
 
 def image_difference(
@@ -88,33 +89,32 @@ def _as_crop(whole: Image.Image, part: Image.Image, steps: Sequence[float]) -> f
 def _best_box(whole: Image.Image, target: np.ndarray, steps: Sequence[float]) -> Box | None:
     """Pixels (left, top, right, bottom) of the best crop; None where none correlates."""
     side = len(target)
+    centred = target - target.mean()
+    power = (centred * centred).sum()
 
-    def box_of(margins: Sequence[float]) -> Box:
+    def box_of(margins: Margins) -> Box:
         left, top, right, bottom = (margin * whole.width for margin in margins)
         return left, top, whole.width - right, whole.width - bottom
 
-    def score(margins: Sequence[float]) -> float:
-        crop = whole.resize((side, side), _LINEAR, box=box_of(margins))
-        return _correlation(np.asarray(crop), target)
+    @cache  # the second round over the edges meets margins of the first again
+    def correlation(margins: Margins) -> float:
+        crop = np.asarray(whole.resize((side, side), _LINEAR, box=box_of(margins)))
+        crop = crop - crop.mean()
+        powers = float((crop * crop).sum() * power)
+        return float((crop * centred).sum()) / powers**0.5 if powers > 1 else -1.0
 
-    margins = [0.0] * 4
-    best = score(margins)
+    margins: Margins = (0.0, 0.0, 0.0, 0.0)
+    best = correlation(margins)
     for step in steps:
         for edge in (0, 1, 2, 3) * 2:
             for move in (step, -step):
-                moved = margins.copy()
-                moved[edge] = min(max(moved[edge] + move, 0.0), MOST_CROP)
-                if moved != margins and (found := score(moved)) > best:
+                moved_edge = min(max(margins[edge] + move, 0.0), MOST_CROP)
+                moved = (*margins[:edge], moved_edge, *margins[edge + 1 :])
+                if (found := correlation(moved)) > best:
                     margins, best = moved, found
         if best < LEAST_CORRELATION:
             return None
     return box_of(margins) if best > 0 else None
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    power = float((first * first).sum() * (second * second).sum())
-    return float((first * second).sum()) / power**0.5 if power > 1 else -1.0
 
 
 def _as_crops(wholes: np.ndarray, parts: np.ndarray, steps: Sequence[float]) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, groupby
+from operator import itemgetter
 
 import numpy as np
 from PIL import Image
@@ -42,9 +44,11 @@ MARGIN = 0.3
 """By how much a difference of signatures may exceed that of whole images: JPEGs are decoded smaller
 for signatures (docs/data_quality.md)."""
 MOST_PAIRS = 20_000
-"""Pairs that are decoded again, the most similar ones: about 10 ms each."""
+"""Pairs that are decoded again, the most similar ones: about 8 ms of CPU time each."""
 _BLOCK, _COLUMNS = 32, 4096  # hashes compared at once: their differences fit a core's cache
 _VIEWS = 1000  # cached thumbnails: 52 MB
+_AHEAD = 64  # images whose candidates are decoded ahead, at most NEAREST each
+Views = tuple[Image.Image, Image.Image]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,18 +115,18 @@ def near_pairs(
     MOST_DIFFERENCE, first of the thumbnails, then of the closer views. Tiny images are compared by
     their thumbnails only, without a crop search. A mirrored image is not a duplicate: left and
     right matter in radiographs and texts. Most candidates are rejected by their signatures, in
-    threads; the MOST_PAIRS most similar others are decoded again.
+    threads; the MOST_PAIRS most similar others are decoded again, ahead of the comparison.
 
     The constants come from VQA-RAD (315 radiographs), pages of one template and the digits of the
     quickstart (1,797 of 8 x 8 pixels): docs/data_quality.md. Hashes alone do not tell radiographs
     apart: different ones are as near as 8 bits, crops of 3 % as far as 22.
 
     Args:
-        decoded: returns an image by index; called for few images.
+        decoded: returns an image by index; called for few images, in threads.
     """
 
     @lru_cache(maxsize=_VIEWS)
-    def views(place: int) -> tuple[Image.Image, Image.Image]:
+    def views(place: int) -> Views:
         image = decoded(place)
         return thumbnail(image, SIDE_PX), closer_view(image)
 
@@ -136,9 +140,11 @@ def near_pairs(
         nearest = sorted(range(len(similar)), key=lambda place: similar[place][2])[:MOST_PAIRS]
         similar = [similar[place] for place in sorted(nearest)]
 
-    def compared(pair: tuple[int, int, float]) -> float:
-        i, j, _ = pair
-        (small, close), (other_small, other_close) = views(i), views(j)
+    def views_of(pairs: Sequence[tuple[int, int, float]]) -> list[tuple[int, int, Views, Views]]:
+        return [(i, j, views(i), views(j)) for i, j, _ in pairs]
+
+    def compared(i: int, j: int, one: Views, other: Views) -> float:
+        (small, close), (other_small, other_close) = one, other
         if signatures[i].tiny or signatures[j].tiny:
             found = image_difference(small, other_small, steps=())
             return found if found <= MOST_TINY_DIFFERENCE else np.inf
@@ -146,11 +152,13 @@ def near_pairs(
         return image_difference(close, other_close) if found <= MOST_DIFFERENCE else np.inf
 
     found = []
+    by_first = [list(pairs) for _, pairs in groupby(similar, key=itemgetter(0))]
     with counted("comparing similar images", len(similar)) as count:
-        for (i, j, _), difference in zip(similar, map(compared, similar), strict=True):
+        for pair in chain.from_iterable(in_threads(views_of, by_first, ahead=_AHEAD)):
             count.advance()
+            difference = compared(*pair)
             if difference <= MOST_DIFFERENCE:
-                found.append((i, j, round(difference, 4)))
+                found.append((*pair[:2], round(difference, 4)))
     return found
 
 
