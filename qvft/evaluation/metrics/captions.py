@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
-from qvft.evaluation.unicode_letters import composed
+from qvft.evaluation.metrics.word_numbers import numbered_tokens
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 
@@ -59,11 +59,11 @@ def score_captions(
             expected="references for every predicted id",
             do="score the split that the predictions were made on",
         )
-    batch = CaptionBatch.from_tokens(
-        (pieces(composed(predictions[key])) for key in ids),
-        ((pieces(composed(text)) for text in references[key]) for key in ids),
-    )
-    return _score(ids, batch.split(tokens_of_piece))
+    known = [references[key] for key in ids]
+    texts = [*(predictions[key] for key in ids), *chain.from_iterable(known)]
+    items = np.arange(len(ids))
+    item = np.append(items, np.repeat(items, [len(own) for own in known]))
+    return _score(ids, CaptionBatch.by_item(*numbered_tokens(texts), item))
 
 
 def score_tokens(
