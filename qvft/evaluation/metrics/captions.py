@@ -13,7 +13,8 @@ from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.word_numbers import numbered_tokens
+from qvft.evaluation.metrics.tokenize import tokens_of_piece
+from qvft.evaluation.metrics.word_numbers import numbered_pieces
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 
@@ -63,7 +64,7 @@ def score_captions(
     texts = [*(predictions[key] for key in ids), *chain.from_iterable(known)]
     items = np.arange(len(ids))
     item = np.append(items, np.repeat(items, [len(own) for own in known]))
-    return _score(ids, CaptionBatch.by_item(*numbered_tokens(texts), item))
+    return _score(ids, CaptionBatch.by_item(*numbered_pieces(texts), item).split(tokens_of_piece))
 
 
 def score_tokens(

@@ -19,13 +19,15 @@ from qvft.cpu_threads import in_threads
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-Summands = tuple[tuple[IntArray, FloatArray], tuple[IntArray, FloatArray], tuple[IntArray, IntArray]]
+Summands = tuple[
+    tuple[IntArray, FloatArray], tuple[IntArray, FloatArray], tuple[IntArray, IntArray]
+]
 """Of each sum of `NgramSums`: where to add, and what."""
 
 ORDERS = 4
 
 # Tokens in a block, about; bounds memory, not the result.
-_BLOCK = 1 << 17
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class CaptionBatch:
         first = (np.cumsum(lengths) - lengths)[order]
         item, lengths = item[order], lengths[order]
         predicted = np.diff(item, prepend=-1) == 1
-        return cls(vocabulary, tokens[ranges(first, lengths)], lengths, item, predicted)
+        parts = np.array_split(np.arange(len(item)), len(tokens) // _BLOCK + 1)
+        joined = [tokens[ranges(first[own], lengths[own])] for own in parts]
+        return cls(vocabulary, np.concatenate(joined), lengths, item, predicted)
 
     def split(self, parts: Callable[[str], Sequence[str]]) -> CaptionBatch:
         """The batch with each token replaced by its parts: none, one or more."""
@@ -102,12 +106,16 @@ class CaptionBatch:
         sizes = np.array([len(own) for own in numbers], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
         flat = np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
-        blocks = np.array_split(self.tokens, len(self.tokens) // _BLOCK + 1)
-        tokens = [flat[ranges(first[own], sizes[own])] for own in blocks]
-        before = np.append(0, np.cumsum(sizes[self.tokens]))
-        lengths = np.diff(before[np.append(0, np.cumsum(self.lengths))])
+
+        def of_part(part: CaptionBatch) -> tuple[IntArray, IntArray]:
+            own = sizes[part.tokens]
+            before = np.append(0, np.cumsum(own))
+            lengths = np.diff(before[np.append(0, part.ends)])
+            return flat[ranges(first[part.tokens], own)], lengths
+
+        tokens, lengths = zip(*in_threads(of_part, self.parts(), tried=0), strict=True)
         joined = np.concatenate(tokens)
-        return CaptionBatch(list(ids), joined, lengths, self.item, self.predicted)
+        return CaptionBatch(list(ids), joined, np.concatenate(lengths), self.item, self.predicted)
 
     @property
     def items(self) -> int:
@@ -137,7 +145,7 @@ class CaptionBatch:
         of_texts = [np.split(row, cuts) for row in (self.lengths, self.item, self.predicted)]
         tokens = np.split(self.tokens, (self.ends - self.lengths)[cuts])
         for own, lengths, item, predicted in zip(tokens, *of_texts, strict=True):
-            yield CaptionBatch(self.vocabulary, own, lengths, item - item[0], predicted)
+            yield CaptionBatch(self.vocabulary, own, lengths, item - item[:1], predicted)
 
     def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
         """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
@@ -167,13 +175,13 @@ class CaptionBatch:
     def _of_block(self, block: tuple[IntArray, IntArray]) -> list[Summands]:
         """Of each order's n-grams that begin with the tokens of a block: what they add."""
         key, start = block
-        found = []
-        for order in range(1, ORDERS + 1):
-            if order > 1:
-                whole = np.flatnonzero(self.ends[text] - start >= order)
-                gram, start = (np.cumsum(new) - 1)[whole], start[whole]
-                following = self.tokens[start + order - 1]
-                key, start = sort_by(gram * len(self.vocabulary) + following, start)
+        text, new = self.text[start], changes(key)
+        found = [self._summands(text, new)]
+        for order in range(2, ORDERS + 1):
+            whole = np.flatnonzero(self.ends[text] - start >= order)
+            gram, start = (np.cumsum(new) - 1)[whole], start[whole]
+            following = self.tokens[start + order - 1]
+            key, start = sort_by(gram * len(self.vocabulary) + following, start)
             text, new = self.text[start], changes(key)
             found.append(self._summands(text, new))
         return found
@@ -193,8 +201,8 @@ class CaptionBatch:
         first = np.flatnonzero(new | changes(self.item[text]))
         others = np.diff(first, append=len(text)) - 1
         predicted = self.predicted[text[first]]
-        described = gram[first][~predicted | (others > 0)]
-        documents = np.bincount(described, minlength=int(new.sum()))
+        described = (~predicted | (others > 0)).astype(np.int64)
+        documents = np.add.reduceat(described, np.flatnonzero(new[first]))
         rarity = np.log(self.items) - np.log(np.maximum(documents, 1))
         weight = count * rarity[gram]
         shared = np.flatnonzero(predicted & (others > 0))
@@ -214,8 +222,12 @@ def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
     bits = int(places.max(initial=0)).bit_length()
     if int(keys.max(initial=0)).bit_length() + bits < np.iinfo(np.int64).bits:
         # One integer for both sorts several times as fast as a stable `argsort`.
-        packed = np.sort((keys << bits) | places)
-        return packed >> bits, packed & ((1 << bits) - 1)
+        packed = keys << bits
+        packed |= places
+        packed.sort()
+        places = packed & ((1 << bits) - 1)
+        packed >>= bits
+        return packed, places
     order = np.argsort(keys, kind="stable")
     return keys[order], places[order]
 
@@ -230,7 +242,9 @@ def changes(values: IntArray) -> npt.NDArray[np.bool_]:
 def ranges(first: IntArray, sizes: IntArray) -> IntArray:
     """`first[k], first[k] + 1, ...` of `sizes[k]` numbers each, one after another."""
     before = np.cumsum(sizes) - sizes
-    return np.repeat(first - before, sizes) + np.arange(int(sizes.sum()))
+    numbers = np.repeat(first - before, sizes)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def mean(values: FloatArray) -> float:

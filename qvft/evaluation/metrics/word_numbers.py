@@ -1,6 +1,6 @@
-"""Tokenises many captions and numbers their tokens: plain words by numpy, the rest by `pieces`.
+"""Numbers the words of many captions: plain texts by numpy, the others by `tokenize.pieces`.
 
-Shapes: T texts, W words of a chunk of texts, N tokens.
+Shapes: T texts, N words.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from qvft.cpu_threads import in_threads
-from qvft.evaluation.metrics.ngrams import IntArray, ranges
-from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
+from qvft.evaluation.metrics.ngrams import IntArray
+from qvft.evaluation.metrics.tokenize import pieces
 from qvft.evaluation.unicode_letters import composed
 
-_TEXTS = 4096  # in a chunk; its arrays stay in the processor's cache
+_TEXTS = 8192  # in a chunk; its arrays stay in the processor's cache
 
 # By byte of UTF-8. Latin, Greek, Cyrillic, Armenian and Hebrew letters are plain: none is a digit
 # or a blank. What stands for a piece begins with a byte that no plain text has.
 _PLAIN, _BLANK, _END, _OTHER = range(4)
-_KINDS = np.full(256, _PLAIN, dtype=np.uint8)
-_KINDS[[*b"0123456789<", *range(0x20), 0x7F, 0xC2, *range(0xD8, 0x100)]] = _OTHER
-_KINDS[[ord(" "), ord("\n")]] = _BLANK, _END
+_OTHERS = (*b"0123456789<", *range(0x20), 0x7F, 0xC2, *range(0xD8, 0x100))
+_KINDS = bytearray(_OTHER if byte in _OTHERS else _PLAIN for byte in range(256))
+_KINDS[ord(" ")], _KINDS[ord("\n")] = _BLANK, _END
 _PIECE = "\x7f"
 
 _WORD_BYTES = 16  # of a plain word at most: two machine words
@@ -33,73 +33,67 @@ _SLOT_BITS = 16
 _FACTOR = 0x9E3779B97F4A7C15  # 2^64 / the golden ratio: Knuth's multiplicative hashing
 
 
-def numbered_tokens(texts: Sequence[str]) -> tuple[list[str], IntArray, IntArray]:
-    """Tokens of raw texts, as `tokenize` of the composed text gives them.
+def numbered_pieces(texts: Sequence[str]) -> tuple[list[str], IntArray, IntArray]:
+    """The `pieces` of raw texts, composed.
 
     Returns:
-        The different tokens in the order they come; (N,) the number of each text's tokens, one text
-        after another; (T,) tokens of each text.
+        The different pieces in the order they come; (N,) the number of each text's pieces, one text
+        after another; (T,) pieces of each text.
     """
     ids: defaultdict[str, int] = defaultdict(count().__next__)
     numbers, sizes = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     chunks = (texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS))
-    for words, number, first in in_threads(_words, chunks, tried=1):
-        tokens = [[ids[token] for token in tokens_of_piece(word)] for word in words]
-        many = np.array([len(own) for own in tokens], dtype=np.int64)
-        flat = np.fromiter((token for own in tokens for token in own), dtype=np.int64)
-        size = many[number]
-        numbers.append(flat[ranges((np.cumsum(many) - many)[number], size)])
-        sizes.append(np.add.reduceat(size, first))
+    for words, number, size in in_threads(_words, chunks, tried=1):
+        numbers.append(np.fromiter(map(ids.__getitem__, words), dtype=np.int64)[number])
+        sizes.append(size)
     return list(ids), np.concatenate(numbers), np.concatenate(sizes)
 
 
 def _words(texts: Sequence[str]) -> tuple[list[str], IntArray, IntArray]:
-    """The different pieces of texts in the order they come; (W,) the number of each piece; (T,) the
-    place of each text's first piece."""
-    data, end, first = _bytes(texts)
+    """The different pieces of texts in the order they come; (N,) the number of each piece; (T,)
+    pieces of each text."""
+    written, kinds = _bytes(texts)
+    end = np.flatnonzero((kinds == _BLANK) | (kinds == _END))
     start = np.append(0, end[:-1] + 1)
-    full_stop = (data[end - 1] == ord(".")) & (data[end] == ord(" "))  # may end an initial
-    odd = np.flatnonzero(_KINDS[data[: end[-1]]] == _OTHER)
-    at = [odd, start[full_stop | (end - start > _WORD_BYTES)]]
-    others = np.unique(np.searchsorted(end[np.append(first[1:], len(end)) - 1], np.concatenate(at)))
+    data = np.frombuffer(written, dtype=np.uint8)
+    may_join = (data[end - 1] == ord(".")) & (kinds[end] == _BLANK) | (end - start > _WORD_BYTES)
+    other = np.append(np.flatnonzero(kinds == _OTHER), start[may_join])
     known: defaultdict[str, int] = defaultdict(count().__next__)
-    if len(others):
+    if len(other):
         texts = list(texts)
-        for place in others.tolist():
+        for place in np.unique(np.searchsorted(np.flatnonzero(kinds == _END), other)).tolist():
             own = pieces(composed(texts[place]))
             texts[place] = " ".join([f"{_PIECE}{known[piece]}" for piece in own])
-        data, end, first = _bytes(texts)
+        written, kinds = _bytes(texts)
+        end = np.flatnonzero((kinds == _BLANK) | (kinds == _END))
         start = np.append(0, end[:-1] + 1)
     length = end - start
-    key = np.ndarray(len(data) - 8, "<u8", data, strides=(1,))
+    key = np.ndarray(len(written) - 8, "<u8", written, strides=(1,))
     low = key[start] & _FIRST_BYTES[np.minimum(length, 8)]
     high = key[start + 8] & _FIRST_BYTES[np.maximum(length - 8, 0)]
-    same = _first_places(low, high)
-    new = same == np.arange(len(same))
-    raw, written = data.tobytes(), list(known)
+    first = _first_places(low, high)
+    new = first == np.arange(len(first))
+    of_piece = list(known)
     words = [
-        raw[begin:stop].decode() for begin, stop in zip(start[new], end[new], strict=True)
+        written[a:b].decode() for a, b in zip(start[new].tolist(), end[new].tolist(), strict=True)
     ]
-    words = [written[int(word[1:])] if word[:1] == _PIECE else word for word in words]
-    return words, (np.cumsum(new) - 1)[same], first
+    words = [of_piece[int(word[1:])] if word[:1] == _PIECE else word for word in words]
+    sizes = np.diff(np.flatnonzero(kinds[end] == _END), prepend=-1)
+    return words, (np.cumsum(new) - 1)[first], sizes
 
 
-def _bytes(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], IntArray, IntArray]:
-    """Composed texts as bytes of UTF-8 with room behind; (W,) where each word ends; (T,) the place
-    of each text's first word."""
+def _bytes(texts: Sequence[str]) -> tuple[bytes, npt.NDArray[np.uint8]]:
+    """Composed texts as UTF-8, each with a line's end, and room behind; the kind of each byte."""
     joined = "\n".join(texts)
     if joined.count("\n") >= len(texts):
         joined = "\n".join([text.replace("\n", " ") for text in texts])
-    if not joined.isascii():
-        joined = composed(joined)
-    written = f"{joined}\n".encode(errors="surrogatepass") + bytes(_WORD_BYTES)
-    data = np.frombuffer(written, dtype=np.uint8)
-    end = np.flatnonzero((data == ord(" ")) | (data == ord("\n")))
-    return data, end, np.append(0, np.flatnonzero(data[end] == ord("\n"))[:-1] + 1)
+    written = f"{composed(joined)}\n".encode(errors="surrogatepass")
+    kinds = np.frombuffer(written.translate(_KINDS), dtype=np.uint8)
+    return written + bytes(_WORD_BYTES), kinds
 
 
 def _first_places(low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]) -> IntArray:
-    """(W,) the place where each word comes first.
+    """(N,) the place where each word comes first.
 
     Words are hashed into slots, in which the first one stays. Those that find another word there
     are hashed anew.
