@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from qvft.disk import not_written
 from qvft.errors import BusyError
 
@@ -51,6 +49,8 @@ def _held(
         BusyError: another process holds it.
         DataError: the folder cannot be written to.
     """
+    from filelock import FileLock, Timeout  # brings asyncio along, as much as all of qvft's start
+
     lock = FileLock(file, thread_local=False)
     for timeout in (0, -1):
         try:

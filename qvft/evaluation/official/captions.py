@@ -14,7 +14,7 @@ from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import score_captions
 from qvft.evaluation.metrics.java import BY_JAVA
-from qvft.evaluation.official.reading import identifier, named, read_results, words
+from qvft.evaluation.official.reading import identifier, ids_and_texts, named, read_results
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
 
@@ -105,9 +105,9 @@ def read_references(path: Path) -> dict[str, list[str]]:
     if listed:
         for where, row in fields.section(content, "images", path=path):
             captions[identifier(row, "id", where=where)] = []
-    for where, row in fields.section(content, "annotations", path=path):
-        name = identifier(row, "image_id", where=where)
-        caption = words(row, "caption", where=where)
+    rows = fields.listed(content, "annotations", path=path)
+    where = f"{path}, annotations"
+    for name, caption in ids_and_texts(rows, "image_id", "caption", where=where):
         if name in captions:
             captions[name].append(caption)
         elif not listed:
