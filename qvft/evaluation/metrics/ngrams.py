@@ -147,14 +147,20 @@ class CaptionBatch:
         for own, lengths, item, predicted in zip(tokens, *of_texts, strict=True):
             yield CaptionBatch(self.vocabulary, own, lengths, item - item[:1], predicted)
 
-    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
-        """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
-        ids; a part at a time, and equal ids in one part."""
-        token, place = sort_by(self.tokens, np.arange(len(self.tokens)))
+    def blocks(self) -> list[IntArray]:
+        """All tokens by id, then by place: the id, shifted by `_place_bits`, and the place in
+        `tokens`; a part at a time, and equal ids in one part."""
+        packed = self.tokens << self._place_bits
+        for start in range(0, len(packed), _BLOCK):  # without another array of this size
+            packed[start : start + _BLOCK] += np.arange(start, min(start + _BLOCK, len(packed)))
+        packed.sort()
         counts = np.bincount(self.tokens)
         firsts = (np.cumsum(counts) - counts)[counts > 0]
-        cuts = firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]
-        return zip(np.split(token, cuts), np.split(place, cuts), strict=True)
+        return np.split(packed, firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]])
+
+    @property
+    def _place_bits(self) -> int:
+        return len(self.tokens).bit_length()
 
     @cached_property
     def sums(self) -> NgramSums:
@@ -172,9 +178,9 @@ class CaptionBatch:
                 np.add.at(sums.matches[row], *matches)
         return sums
 
-    def _of_block(self, block: tuple[IntArray, IntArray]) -> list[Summands]:
+    def _of_block(self, block: IntArray) -> list[Summands]:
         """Of each order's n-grams that begin with the tokens of a block: what they add."""
-        key, start = block
+        key, start = block >> self._place_bits, block & ((1 << self._place_bits) - 1)
         text, new = self.text[start], changes(key)
         found = [self._summands(text, new)]
         for order in range(2, ORDERS + 1):

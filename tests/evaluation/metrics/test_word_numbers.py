@@ -14,7 +14,8 @@ from qvft.evaluation.unicode_letters import composed
 WORDS = (
     "a an dog dogs skateboard skateboarding extraordinarily sixteen-letters_ longer-than-sixteen "
     "A. J. 1 1/2 No. 5 <b> "
-    "e\u0301te\u0301 stra\u00dfe \u03b1\u03b2\u03b3 \u0436\u0443\u043a \u05d0\u05d1 \u0661 \u4e00\u4e8c \u00b2 \U0001f600 "
+    "e\u0301te\u0301 stra\u00dfe \u03b1\u03b2\u03b3 \u0436\u0443\u043a \u05d0\u05d1 "
+    "\u0661 \u4e00\u4e8c \u00b2 \U0001f600 "
     "\x7f \x7f0 \x1f \u00a0 \u2009 \u3000 \u0301 \t \n \ud800 , ."
 )
 
