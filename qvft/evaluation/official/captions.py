@@ -51,9 +51,10 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
     without = [name for name in known if name not in ordered]
     scores = score_captions(known, ordered)
     metrics: dict[str, float | None] = dict(scores.corpus)
+    rows = zip(*(values.values() for values in scores.per_item.values()), strict=True)
     per_item: dict[str, dict[str, float | None]] = {
-        image: {name: values[image] for name, values in scores.per_item.items()}
-        for image in ordered
+        image: dict(zip(scores.per_item, row, strict=True))
+        for image, row in zip(ordered, rows, strict=True)
     }
     for name in dict.fromkeys(also):
         value, items = BY_JAVA[name].score(known, ordered)
@@ -105,9 +106,9 @@ def read_references(path: Path) -> dict[str, list[str]]:
     if listed:
         for where, row in fields.section(content, "images", path=path):
             captions[identifier(row, "id", where=where)] = []
-    rows = fields.listed(content, "annotations", path=path)
+    annotations = fields.listed(content, "annotations", path=path)
     where = f"{path}, annotations"
-    for name, caption in ids_and_texts(rows, "image_id", "caption", where=where):
+    for name, caption in ids_and_texts(annotations, "image_id", "caption", where=where):
         if name in captions:
             captions[name].append(caption)
         elif not listed:

@@ -61,15 +61,18 @@ def ids_and_texts(
     content: Any, key: str, text_key: str, *, where: str
 ) -> Iterator[tuple[str, str]]:
     """The `identifier` and the `words` of each record of a list; raises as they do."""
-    if not isinstance(content, list) or set(map(type, content)) - {dict}:
-        content = [row for _, row in fields.records(content, where=where)]
-    for number, row in enumerate(content):
-        value, text = row.get(key), row.get(text_key)
-        if type(value) is int and type(text) is str and text.isascii():  # nearly all
-            yield str(value), text
-        else:
-            place = f"{where}, record {number}"
-            yield identifier(row, key, where=place), words(row, text_key, where=place)
+    try:  # nearly all files
+        values, texts = [row[key] for row in content], [row[text_key] for row in content]
+        "".join(texts).encode()
+        plain = set(map(type, values)) == {int}
+    except (KeyError, TypeError, UnicodeEncodeError):
+        plain = False
+    if plain:
+        return zip(map(str, values), texts, strict=True)
+    return (
+        (identifier(row, key, where=place), words(row, text_key, where=place))
+        for place, row in fields.records(content, where=where)
+    )
 
 
 def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:
