@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
 
+from qvft.cpu_threads import in_threads
 from qvft.errors import DataError
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
@@ -82,9 +84,10 @@ def _score(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
         return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))
     has_no_break = any(_NO_BREAK in token for token in batch.vocabulary)
     words = batch.split(lambda token: token.split(_NO_BREAK)) if has_no_break else batch
-    counts = bleu_counts(words)
+    both = (partial(rouge_l, batch), partial(bleu_counts, words))
+    item_rouge, counts = in_threads(lambda score: score(), both, tried=0)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
-    item_rouge, item_cider = rouge_l(batch), cider_d(words)
+    item_cider = cider_d(words)
     values = [*item_bleu.T, item_rouge, item_cider]
     corpus = [*map(float, corpus_bleu), mean(item_rouge), mean(item_cider)]
     return CaptionScores(
