@@ -51,27 +51,27 @@ def cpu_cores() -> int:
 
 
 def in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1024
+    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1024, tried: int = 8
 ) -> Iterator[Result]:
     """Results of `work`, in order, at most `ahead` held at once, from threads on this process's
     share of the cores; for work that releases Python's interpreter lock (Pillow, numpy).
 
-    Short work, as on images of 64 pixels, is done in this thread, as the first 16 items show:
-    threads would spend more on waiting for the lock than other cores give.
+    Short work, as on images of 64 pixels, is done in this thread, as the first `2 * tried` items
+    show: threads would spend more on waiting for the lock than other cores give.
     """
     share = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     remaining = iter(items)
-    first = [work(item) for item in islice(remaining, min(8, ahead))]  # with imports
+    first = [work(item) for item in islice(remaining, min(tried, ahead))]  # with imports
     start = time.perf_counter()
-    second = [work(item) for item in islice(remaining, min(8, ahead - len(first)))]
+    second = [work(item) for item in islice(remaining, min(tried, ahead - len(first)))]
     is_short = time.perf_counter() - start < SHORT * len(second)
     yield from first + second
-    if is_short:
+    if is_short or share < 2:
         yield from map(work, remaining)
         return
-    with ThreadPoolExecutor(max(1, min(MOST_THREADS, share))) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, share)) as pool:
         while batch := list(islice(remaining, ahead)):
-            yield from pool.map(work, batch)
+            yield from map(work, batch) if len(batch) == 1 else pool.map(work, batch)
 
 
 @functools.cache

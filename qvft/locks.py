@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from qvft.disk import not_written
 from qvft.errors import BusyError
 
@@ -44,6 +42,8 @@ def _held(
     A lock file left by a killed process does not block. Child processes do not inherit the lock.
     Raises BusyError if another process holds it, DataError if the folder cannot be written to.
     """
+    from filelock import FileLock, Timeout  # brings asyncio along, as much as all of qvft's start
+
     lock = FileLock(file, thread_local=False)
     for timeout in (0, -1):
         try:

@@ -1,14 +1,20 @@
 """Dataset formats: `format_table.py` lists them; each other file reads one or helps to."""
 
-from qvft.data.formats.format import Format
-from qvft.data.formats.format_table import (
-    FORMATS,
-    find_format,
-    open_stream,
-    read_samples,
-    register_format,
-    require_unique,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qvft.data.formats.format import Format
+    from qvft.data.formats.format_table import (
+        FORMATS,
+        find_format,
+        open_stream,
+        read_samples,
+        register_format,
+        require_unique,
+    )
 
 __all__ = [
     "FORMATS",
@@ -19,3 +25,10 @@ __all__ = [
     "register_format",
     "require_unique",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the table when it is asked for: `fields` alone brings neither images nor numpy."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("qvft.data.formats.format_table"), name)

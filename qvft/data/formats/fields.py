@@ -202,8 +202,13 @@ def records(
 
 def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, Record]]:
     """As `records`, of the list under `key` of a JSON file's object."""
+    return records(listed(content, key, path=path), where=f"{path}, {key}")
+
+
+def listed(content: Any, key: str, *, path: Path) -> Any:
+    """What stands under `key` of a JSON file's object. Raises DataError if it is no object."""
     if not isinstance(content, dict):
         do = f'write {{"{key}": [{{...}}, ...]}}'
         expected = f"an object with `{key}`"
         raise DataError(kind(content), where=str(path), expected=expected, do=do)
-    return records(field(content, key, where=str(path)), where=f"{path}, {key}")
+    return field(content, key, where=str(path))

@@ -13,6 +13,8 @@ from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, Int
 # Added to matches and to guesses, so that no precision is exactly zero or undefined.
 _TINY, _SMALL = 1e-15, 1e-9
 
+_LENGTH_BITS = 31  # a distance and a length fit one integer
+
 
 def bleu_counts(batch: CaptionBatch) -> FloatArray:
     """(I, 10) matches of orders 1 to 4, n-grams predicted of orders 1 to 4, two lengths.
@@ -39,5 +41,5 @@ def _closest_lengths(batch: CaptionBatch) -> IntArray:
     """(I,) length of the reference closest to the prediction's; of two as close, the shorter."""
     item, lengths = batch.item[~batch.predicted], batch.lengths[~batch.predicted]
     distance = np.abs(lengths - batch.lengths[batch.predicted][item])
-    order = np.lexsort((lengths, distance, item))
-    return lengths[order][np.searchsorted(item, np.arange(batch.items))]
+    first = np.searchsorted(item, np.arange(batch.items))
+    return np.minimum.reduceat(distance << _LENGTH_BITS | lengths, first) & (1 << _LENGTH_BITS) - 1

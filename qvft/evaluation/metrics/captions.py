@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
+from qvft.cpu_threads import in_threads
 from qvft.errors import DataError
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
-from qvft.evaluation.metrics.unicode_letters import composed
+from qvft.evaluation.metrics.tokenize import tokens_of_piece
+from qvft.evaluation.metrics.word_numbers import numbered_pieces
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 
@@ -59,11 +62,11 @@ def score_captions(
             expected="references for every predicted id",
             do="score the split that the predictions were made on",
         )
-    batch = CaptionBatch.from_tokens(
-        (pieces(composed(predictions[key])) for key in ids),
-        ((pieces(composed(text)) for text in references[key]) for key in ids),
-    )
-    return _score(ids, batch.split(tokens_of_piece))
+    known = [references[key] for key in ids]
+    texts = [*(predictions[key] for key in ids), *chain.from_iterable(known)]
+    items = np.arange(len(ids))
+    item = np.append(items, np.repeat(items, [len(own) for own in known]))
+    return _score(ids, CaptionBatch.by_item(*numbered_pieces(texts), item).split(tokens_of_piece))
 
 
 def score_tokens(
@@ -81,9 +84,10 @@ def _score(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
         return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))
     has_no_break = any(_NO_BREAK in token for token in batch.vocabulary)
     words = batch.split(lambda token: token.split(_NO_BREAK)) if has_no_break else batch
-    counts = bleu_counts(words)
+    both = (partial(rouge_l, batch), partial(bleu_counts, words))
+    item_rouge, counts = in_threads(lambda score: score(), both, tried=0)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
-    item_rouge, item_cider = rouge_l(batch), cider_d(words)
+    item_cider = cider_d(words)
     values = [*item_bleu.T, item_rouge, item_cider]
     corpus = [*map(float, corpus_bleu), mean(item_rouge), mean(item_cider)]
     return CaptionScores(

@@ -14,13 +14,20 @@ from itertools import chain, count
 import numpy as np
 import numpy.typing as npt
 
+from qvft.cpu_threads import in_threads
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+Summands = tuple[
+    tuple[IntArray, FloatArray], tuple[IntArray, FloatArray], tuple[IntArray, IntArray]
+]
+"""Of each sum of `NgramSums`: where to add, and what."""
 
 ORDERS = 4
 
 # Tokens in a block, about; bounds memory, not the result.
-_BLOCK = 1 << 17
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,20 @@ class CaptionBatch:
         ids: defaultdict[str, int] = defaultdict(count().__next__)
         tokens = np.fromiter(map(ids.__getitem__, chain.from_iterable(texts())), dtype=np.int64)
         item, lengths = np.array(items, dtype=np.int64), np.array(sizes, dtype=np.int64)
+        return cls.by_item(list(ids), tokens, lengths, item)
+
+    @classmethod
+    def by_item(
+        cls, vocabulary: Sequence[str], tokens: IntArray, lengths: IntArray, item: IntArray
+    ) -> CaptionBatch:
+        """Brings texts that come as all predictions, then all references, in the batch's order."""
         order = np.argsort(item, kind="stable")
         first = (np.cumsum(lengths) - lengths)[order]
         item, lengths = item[order], lengths[order]
         predicted = np.diff(item, prepend=-1) == 1
-        return cls(list(ids), tokens[_ranges(first, lengths)], lengths, item, predicted)
+        parts = np.array_split(np.arange(len(item)), len(tokens) // _BLOCK + 1)
+        joined = [tokens[ranges(first[own], lengths[own])] for own in parts]
+        return cls(vocabulary, np.concatenate(joined), lengths, item, predicted)
 
     def split(self, parts: Callable[[str], Sequence[str]]) -> CaptionBatch:
         """The batch with each token replaced by its parts: none, one or more."""
@@ -90,12 +106,16 @@ class CaptionBatch:
         sizes = np.array([len(own) for own in numbers], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
         flat = np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
-        blocks = np.array_split(self.tokens, len(self.tokens) // _BLOCK + 1)
-        tokens = [flat[_ranges(first[own], sizes[own])] for own in blocks]
-        before = np.append(0, np.cumsum(sizes[self.tokens]))
-        lengths = np.diff(before[np.append(0, np.cumsum(self.lengths))])
+
+        def of_part(part: CaptionBatch) -> tuple[IntArray, IntArray]:
+            own = sizes[part.tokens]
+            before = np.append(0, np.cumsum(own))
+            lengths = np.diff(before[np.append(0, part.ends)])
+            return flat[ranges(first[part.tokens], own)], lengths
+
+        tokens, lengths = zip(*in_threads(of_part, self.parts(), tried=0), strict=True)
         joined = np.concatenate(tokens)
-        return CaptionBatch(list(ids), joined, lengths, self.item, self.predicted)
+        return CaptionBatch(list(ids), joined, np.concatenate(lengths), self.item, self.predicted)
 
     @property
     def items(self) -> int:
@@ -110,19 +130,37 @@ class CaptionBatch:
     @cached_property
     def place(self) -> IntArray:
         """(N,) number of tokens before each token in its text."""
-        return _ranges(np.zeros_like(self.lengths), self.lengths)
-
-    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
-        """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
-        ids; a part at a time, and equal ids in one part."""
-        token, place = self._sorted
-        firsts = np.flatnonzero(changes(token))
-        cuts = firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]
-        return zip(np.split(token, cuts), np.split(place, cuts), strict=True)
+        return ranges(np.zeros_like(self.lengths), self.lengths)
 
     @cached_property
-    def _sorted(self) -> tuple[IntArray, IntArray]:
-        return sort_by(self.tokens, np.arange(len(self.tokens)))
+    def ends(self) -> IntArray:
+        """(T,) the place in `tokens` that follows each text's last token."""
+        return np.cumsum(self.lengths)
+
+    def parts(self) -> Iterator[CaptionBatch]:
+        """The batch, some items at a time."""
+        first = np.flatnonzero(self.predicted)
+        begin = (self.ends - self.lengths)[first]
+        cuts = first[np.flatnonzero(changes(begin // _BLOCK))[1:]]
+        of_texts = [np.split(row, cuts) for row in (self.lengths, self.item, self.predicted)]
+        tokens = np.split(self.tokens, (self.ends - self.lengths)[cuts])
+        for own, lengths, item, predicted in zip(tokens, *of_texts, strict=True):
+            yield CaptionBatch(self.vocabulary, own, lengths, item - item[:1], predicted)
+
+    def blocks(self) -> list[IntArray]:
+        """All tokens by id, then by place: the id, shifted by `_place_bits`, and the place in
+        `tokens`; a part at a time, and equal ids in one part."""
+        packed = self.tokens << self._place_bits
+        for start in range(0, len(packed), _BLOCK):  # without another array of this size
+            packed[start : start + _BLOCK] += np.arange(start, min(start + _BLOCK, len(packed)))
+        packed.sort()
+        counts = np.bincount(self.tokens)
+        firsts = (np.cumsum(counts) - counts)[counts > 0]
+        return np.split(packed, firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]])
+
+    @property
+    def _place_bits(self) -> int:
+        return len(self.tokens).bit_length()
 
     @cached_property
     def sums(self) -> NgramSums:
@@ -131,30 +169,36 @@ class CaptionBatch:
             np.zeros((ORDERS, self.items), dtype=np.int64),
             *np.zeros((2, ORDERS, len(self.lengths))),
         )
-        for order, text, new in self._ngrams():
-            self._add(sums, order - 1, text, new)
+        self.text, self.ends  # noqa: B018  # before threads read them
+        for of_block in in_threads(self._of_block, self.blocks(), tried=0):
+            # In the order of the n-grams, which fixes that of CIDEr's sums.
+            for row, (squares, products, matches) in enumerate(of_block):
+                np.add.at(sums.squares[row], *squares)
+                np.add.at(sums.products[row], *products)
+                np.add.at(sums.matches[row], *matches)
         return sums
 
-    def _ngrams(self) -> Iterator[tuple[int, IntArray, npt.NDArray[np.bool_]]]:
-        """Order, text of each n-gram, and whether it differs from the one before; n-grams that
-        begin with the same tokens at a time, sorted by their tokens' ids, then by text.
+    def _of_block(self, block: IntArray) -> list[Summands]:
+        """Of each order's n-grams that begin with the tokens of a block: what they add."""
+        key, start = block >> self._place_bits, block & ((1 << self._place_bits) - 1)
+        text, new = self.text[start], changes(key)
+        found = [self._summands(text, new)]
+        for order in range(2, ORDERS + 1):
+            whole = np.flatnonzero(self.ends[text] - start >= order)
+            gram, start = (np.cumsum(new) - 1)[whole], start[whole]
+            following = self.tokens[start + order - 1]
+            key, start = sort_by(gram * len(self.vocabulary) + following, start)
+            text, new = self.text[start], changes(key)
+            found.append(self._summands(text, new))
+        return found
 
-        N-grams of an order come in one order over all blocks, which fixes that of CIDEr's sums.
+    def _summands(self, text: IntArray, new: npt.NDArray[np.bool_]) -> Summands:
+        """What n-grams of an order add, one (n-gram, text) pair after another.
+
+        Args:
+            text: the text of each n-gram; they are sorted by their tokens' ids, then by text.
+            new: whether each differs from the one before.
         """
-        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.tokens))
-        for key, start in self.blocks():
-            new = changes(key)
-            yield 1, self.text[start], new
-            for order in range(2, ORDERS + 1):
-                whole = to_end[start] >= order
-                gram, start = (np.cumsum(new) - 1)[whole], start[whole]
-                following = self.tokens[start + order - 1]
-                key, start = sort_by(gram * len(self.vocabulary) + following, start)
-                new = changes(key)
-                yield order, self.text[start], new
-
-    def _add(self, sums: NgramSums, row: int, text: IntArray, new: npt.NDArray[np.bool_]) -> None:
-        """Adds n-grams as `_ngrams` gives them, one (n-gram, text) pair after another."""
         pair = np.flatnonzero(new | changes(text))
         count = np.diff(pair, append=len(text))
         text, new = text[pair], new[pair]
@@ -163,19 +207,20 @@ class CaptionBatch:
         first = np.flatnonzero(new | changes(self.item[text]))
         others = np.diff(first, append=len(text)) - 1
         predicted = self.predicted[text[first]]
-        described = gram[first][~predicted | (others > 0)]
-        documents = np.bincount(described, minlength=int(new.sum()))
+        described = (~predicted | (others > 0)).astype(np.int64)
+        documents = np.add.reduceat(described, np.flatnonzero(new[first]))
         rarity = np.log(self.items) - np.log(np.maximum(documents, 1))
         weight = count * rarity[gram]
-        np.add.at(sums.squares[row], text, weight**2)
         shared = np.flatnonzero(predicted & (others > 0))
-        if len(shared):
-            first, others = first[shared], others[shared]
-            known = _ranges(first + 1, others)
-            clipped = np.minimum(np.repeat(weight[first], others), weight[known])
-            np.add.at(sums.products[row], text[known], clipped * weight[known])
-            most = np.maximum.reduceat(count[known], np.cumsum(others) - others)
-            np.add.at(sums.matches[row], self.item[text[first]], np.minimum(count[first], most))
+        first, others = first[shared], others[shared]
+        known = ranges(first + 1, others)
+        clipped = np.minimum(np.repeat(weight[first], others), weight[known])
+        most = np.maximum.reduceat(count[known], np.cumsum(others) - others)
+        return (
+            (text, weight**2),
+            (text[known], clipped * weight[known]),
+            (self.item[text[first]], np.minimum(count[first], most)),
+        )
 
 
 def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
@@ -183,8 +228,12 @@ def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
     bits = int(places.max(initial=0)).bit_length()
     if int(keys.max(initial=0)).bit_length() + bits < np.iinfo(np.int64).bits:
         # One integer for both sorts several times as fast as a stable `argsort`.
-        packed = np.sort((keys << bits) | places)
-        return packed >> bits, packed & ((1 << bits) - 1)
+        packed = keys << bits
+        packed |= places
+        packed.sort()
+        places = packed & ((1 << bits) - 1)
+        packed >>= bits
+        return packed, places
     order = np.argsort(keys, kind="stable")
     return keys[order], places[order]
 
@@ -196,10 +245,12 @@ def changes(values: IntArray) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _ranges(first: IntArray, sizes: IntArray) -> IntArray:
+def ranges(first: IntArray, sizes: IntArray) -> IntArray:
     """`first[k], first[k] + 1, ...` of `sizes[k]` numbers each, one after another."""
     before = np.cumsum(sizes) - sizes
-    return np.repeat(first - before, sizes) + np.arange(int(sizes.sum()))
+    numbers = np.repeat(first - before, sizes)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def mean(values: FloatArray) -> float:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qvft.evaluation.metrics.ngrams import CaptionBatch, FloatArray, IntArray, changes
+from qvft.cpu_threads import in_threads
+from qvft.evaluation.metrics.ngrams import CaptionBatch, FloatArray, IntArray, changes, sort_by
 
 BETA = 1.2
 
@@ -23,6 +24,10 @@ def rouge_l(batch: CaptionBatch) -> FloatArray:
 
     An empty text counts as one empty token, as in the toolkit, so two empty texts score 1.
     """
+    return np.concatenate(list(in_threads(_rouge_l, batch.parts(), tried=0)))
+
+
+def _rouge_l(batch: CaptionBatch) -> FloatArray:
     said = batch.lengths[batch.predicted]
     item, known = batch.item[~batch.predicted], batch.lengths[~batch.predicted]
     common = np.where((said[item] == 0) & (known == 0), 1, 0)
@@ -53,11 +58,9 @@ def _common_subsequences(
     Source: Hyyroe 2004, "Bit-parallel LCS-length computation revisited".
     """
     one = np.ones((), dtype=dtype)
-    parts = []
-    for key, token in batch.blocks():
-        own = chosen[batch.item[batch.text[token]]]
-        parts.append(_matches(batch, key[own], token[own], one))
-    token, places = map(np.concatenate, zip(*parts, strict=True))
+    key, token = sort_by(batch.tokens, np.arange(len(batch.tokens)))
+    own = chosen[batch.item[batch.text[token]]]
+    token, places = _matches(batch, key[own], token[own], one)
     in_text = np.argsort(token)
     text, places = batch.text[token[in_text]], places[in_text]
     new = np.flatnonzero(changes(text))
@@ -75,7 +78,7 @@ def _common_subsequences(
 def _matches(
     batch: CaptionBatch, key: IntArray, token: IntArray, one: npt.NDArray[Any]
 ) -> tuple[IntArray, npt.NDArray[Any]]:
-    """Of the tokens of a block that are in a reference and in its prediction: where they stand in
+    """Of sorted tokens that are in a reference and in its prediction: where they stand in
     `tokens`, and a bit for each place that they have in the prediction."""
     text = batch.text[token]
     predicted = batch.predicted[text]

@@ -12,7 +12,7 @@ from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import score_captions
 from qvft.evaluation.metrics.meteor import DEFINITION, meteor, meteor_command
-from qvft.evaluation.official.reading import identifier, named, read_results, words
+from qvft.evaluation.official.reading import identifier, ids_and_texts, named, read_results
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
 
@@ -51,9 +51,10 @@ def score_caption_files(
     without = [name for name in known if name not in ordered]
     scores = score_captions(known, ordered)
     metrics = dict(scores.corpus)
+    rows = zip(*(values.values() for values in scores.per_item.values()), strict=True)
     per_item = {
-        image: {name: values[image] for name, values in scores.per_item.items()}
-        for image in ordered
+        image: dict(zip(scores.per_item, row, strict=True))
+        for image, row in zip(ordered, rows, strict=True)
     }
     if with_meteor:
         metrics["METEOR"], items = meteor(known, ordered)
@@ -104,9 +105,9 @@ def read_references(path: Path) -> dict[str, list[str]]:
     if listed:
         for where, row in fields.section(content, "images", path=path):
             captions[identifier(row, "id", where=where)] = []
-    for where, row in fields.section(content, "annotations", path=path):
-        name = identifier(row, "image_id", where=where)
-        caption = words(row, "caption", where=where)
+    annotations = fields.listed(content, "annotations", path=path)
+    where = f"{path}, annotations"
+    for name, caption in ids_and_texts(annotations, "image_id", "caption", where=where):
         if name in captions:
             captions[name].append(caption)
         elif not listed:

@@ -5,7 +5,7 @@ Messages name fields, types and ids, never what a text says: data may be about p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,7 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     """
     texts: dict[str, str] = {}
     repeated = []
-    for where, row in fields.records(read_json(path), where=str(path)):
-        name = identifier(row, key, where=where)
-        text = words(row, text_key, where=where)
+    for name, text in ids_and_texts(read_json(path), key, text_key, where=str(path)):
         if name in texts:
             repeated.append(name)
         else:
@@ -57,6 +55,24 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
             do="check that the system wrote its outputs",
         )
     return Results(texts, tuple(repeated))
+
+
+def ids_and_texts(
+    content: Any, key: str, text_key: str, *, where: str
+) -> Iterator[tuple[str, str]]:
+    """The `identifier` and the `words` of each record of a list; raises as they do."""
+    try:  # nearly all files
+        values, texts = [row[key] for row in content], [row[text_key] for row in content]
+        "".join(texts).encode()
+        plain = set(map(type, values)) == {int}
+    except (KeyError, TypeError, UnicodeEncodeError):
+        plain = False
+    if plain:
+        return zip(map(str, values), texts, strict=True)
+    return (
+        (identifier(row, key, where=place), words(row, text_key, where=place))
+        for place, row in fields.records(content, where=where)
+    )
 
 
 def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,8 @@ from rich.text import Text
 from qvft.disk import not_written
 from qvft.errors import DataError
 from qvft.files import require_writable, sha256_file, write_text
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,33 @@ def write(path: Path, scored: Scored) -> None:
     content = scored.to_json()
     items = content.pop("per_item").items()
     head = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
-    as_json = json.JSONEncoder(ensure_ascii=False).encode
-    lines = [f"    {as_json(name)}: {as_json(scores)}" for name, scores in items]
+    lines = _tabular(items) or [
+        f"    {_as_json(name)}: {_as_json(scores)}" for name, scores in items
+    ]
     text = f'{head},\n  "per_item": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
     try:
         write_text(path, text)
     except OSError as error:
         raise not_written(error, path) from error
+
+
+def _tabular(items: ItemsView[str, Any]) -> list[str]:
+    """The lines of items that have the same scores, all floats, each different float written once;
+    none if items differ."""
+    names = {tuple(row) if isinstance(row, dict) else () for _, row in items}
+    values = [value for _, row in items for value in row.values()] if all(names) else []
+    if len(names) > 1 or set(map(type, values)) != {float}:
+        return []
+    import numpy as np
+
+    bits, places = np.unique(
+        np.array(values).view(np.int64), return_inverse=True
+    )  # -0.0 is not 0.0
+    written = np.array(_as_json(bits.view(np.float64).tolist())[1:-1].split(", "), dtype=object)
+    keys = [_as_json(name).replace("%", "%%") + ": %s" for name in names.pop()]
+    line = f"    %s: {{{', '.join(keys)}}}"
+    rows = written[places].reshape(len(items), -1).tolist()
+    return [line % (_as_json(name), *row) for (name, _), row in zip(items, rows, strict=True)]
 
 
 def scored_table(scored: Scored) -> Table:
