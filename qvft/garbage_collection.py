@@ -14,18 +14,19 @@ from contextlib import contextmanager
 
 _RARE = 1_000_000  # container objects between two collections; they take about 100 MB
 _usual: tuple[int, int, int] | None = None
+_loaded = False
 
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """Collects rarely, until `usual_collections` or the end of the `with` block."""
-    global _usual
+    global _usual, _loaded
     if _usual is not None:  # `qvft train`: a program within a program
         yield
         return
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)  # its memory goes with the process
-    _usual = gc.get_threshold()
+    _usual, _loaded = gc.get_threshold(), False
     gc.set_threshold(_RARE, *_usual[1:])
     try:
         yield
@@ -36,7 +37,9 @@ def rare_collections() -> Iterator[None]:
 
 
 def usual_collections() -> None:
-    """Collects as usual from here on; what exists already is not searched again."""
-    if _usual is not None:
+    """Collects as usual from here on; what exists at the first call is not searched again."""
+    global _loaded
+    if _usual is not None and not _loaded:
+        _loaded = True
         gc.freeze()
         gc.set_threshold(*_usual)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import programs
 import pytest
 
 from qvft import cpu_threads
+from qvft.garbage_collection import rare_collections, usual_collections
 from tools.tiny_blip2 import scene_format
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -46,14 +48,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("programs")
 
 
-def pytest_collection_finish() -> None:
-    """Keeps imported modules out of garbage collections.
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Makes a program that a test calls one within a program, which does not unfreeze modules."""
+    programs_within = rare_collections()
+    programs_within.__enter__()
+    usual_collections()
+    session.config.add_cleanup(lambda: programs_within.__exit__(None, None, None))
+
+
+_modules_frozen = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Keeps imported modules out of garbage collections, those too that a test has imported.
 
     They are a million objects, which a collection reads in 0.3 s; training and merging collect
     several times.
     """
-    gc.collect()
-    gc.freeze()
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 100:
+        _modules_frozen = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,10 +4,21 @@ import gc
 
 import pytest
 
+from qvft import garbage_collection
 from qvft.garbage_collection import rare_collections, usual_collections
 from qvft.terminal import program
 
 USUAL = gc.get_threshold()
+
+
+@pytest.fixture(autouse=True)
+def no_program(monkeypatch):
+    """As in a process that runs no program yet, nor tests."""
+    monkeypatch.setattr(garbage_collection, "_usual", None)
+    monkeypatch.setattr(garbage_collection, "_loaded", False)
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def test_a_program_collects_rarely_and_leaves_the_threshold_as_it_was():
@@ -31,6 +42,9 @@ def test_a_loaded_model_ends_it_and_what_was_imported_is_not_searched_again(reci
         base_model(recipe, base_of(recipe))
         assert gc.get_threshold() == USUAL
         assert gc.get_freeze_count() > 10_000
+        gc.unfreeze()
+        base_model(recipe, base_of(recipe))
+        assert gc.get_freeze_count() == 0  # the first model may be gone by now
     assert gc.get_freeze_count() == 0
 
 

@@ -82,13 +82,17 @@ def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | Non
     Target modules are written by full name and sorted: PEFT keeps them in a set, in random order,
     and shortens them to common suffixes if there are many. `state` is from `lora_state`.
     """
-    handle.save_pretrained(
-        str(folder),
-        state_dict=dict(lora_state(handle) if state is None else state),
-        save_embedding_layers=False,
-        safe_serialization=True,
-    )
-    (folder / "README.md").unlink(missing_ok=True)
+    # PEFT would compile a template and write an empty model card, in the time of two small steps.
+    handle.__dict__["create_or_update_model_card"] = lambda _: None
+    try:
+        handle.save_pretrained(
+            str(folder),
+            state_dict=dict(lora_state(handle) if state is None else state),
+            save_embedding_layers=False,
+            safe_serialization=True,
+        )
+    finally:
+        del handle.__dict__["create_or_update_model_card"]
     config = read_json(folder / "adapter_config.json")
     named = {"target_modules": sorted(lora_targets(handle))}
     write_json(folder / "adapter_config.json", {**config, **named})

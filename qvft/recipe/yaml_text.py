@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -68,6 +70,12 @@ def _has_comment(text: str) -> bool:
 
 
 def _parsed(text: str) -> Any:
+    """A value of its own at every call; a run's lock is read by several parts of a program."""
+    return copy.deepcopy(_parsed_once(text))
+
+
+@lru_cache(maxsize=64)
+def _parsed_once(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 

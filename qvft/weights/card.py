@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.data.rows import Row
@@ -121,10 +122,14 @@ def run_card(
 
 def card_text(template: str, values: Mapping[str, Any]) -> str:
     """A template of this folder with its values; a missing one raises `jinja2.UndefinedError`."""
+    return _template(template).render(values) + "\n"
+
+
+@cache
+def _template(name: str) -> Template:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"plain": plain, "code": inline_code, "quoted": quoted, "named": named}
-    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
-    return environment.from_string(text).render(values) + "\n"
+    return environment.from_string(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def _hyperparameters(recipe: Recipe) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from qvft.recipe.load import load_recipe
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+@cache
 def found(*overrides: str) -> PhaseFindings:
     return check_model(load_recipe(PROJECT / "recipes" / "vqa_v2.yaml", overrides)).phases[0]
 

@@ -1,4 +1,7 @@
-"""A phase that learns from pairs: what it writes, its reference, resume, halving, two processes."""
+"""A phase that learns from pairs: what it writes, its reference, resume, halving.
+
+Two processes: tests/invariants/test_processes.py.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from qvft.training.objectives import reference_logps
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.prepare_training import prepare_training
 from qvft.training.training_run import TrainingRun
-from tests.invariants.two_processes import PLAIN, launched
+from tests.invariants.two_processes import PLAIN
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 REFERENCE = "reference.safetensors"
@@ -194,24 +197,6 @@ def test_halved_batches_end_with_the_weights_of_whole_ones(
     assert "with a batch of 8 pairs" in " ".join(capsys.readouterr().err.split())
     assert max(narrow[1:]) <= 4 and sum(narrow[1:]) == 6 * 8
     assert_close(plain, tmp_path / "run")
-
-
-def test_two_processes_end_with_the_weights_of_one(
-    plain: Path, pairs_recipe: Path, tmp_path: Path
-) -> None:
-    """60 pairs: the last batch of the epoch has four, and two processes pad it."""
-    changes = [*SETTINGS, "train.max_steps=-1", "train.epochs=1"]
-    assert train(pairs_recipe, tmp_path / "one", *changes) == 0
-    half = ["train.per_device_train_batch_size=4", f"run.dir={tmp_path / 'two'}"]
-    launched([("train", [str(pairs_recipe), *changes, *half], {})], tmp_path / "cache")
-    assert_close(tmp_path / "one", tmp_path / "two")
-    one, two = (stored(tmp_path / name) for name in ("one", "two"))
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # batches of 8 and of 4, float32
-    rows = [steps(tmp_path / name) for name in ("one", "two")]
-    for name in LOGGED:
-        # From the second step on: before, rewards are 0 up to rounding, whose sign is anybody's.
-        expected, found = ([row[name] for row in one[1:]] for one in rows)
-        assert found == pytest.approx(expected, abs=1e-4), name  # sums of about 40 nats
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from two_processes import (
     ALIGNMENT_PARTS,
     PHASES,
     PLAIN,
+    PREFERENCE,
     REWARD,
     SMOOTH,
     UNEVEN,
@@ -45,6 +46,8 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, ["train.texts_per_image=3"], {}),
     "rewarded": (REWARD, [], {}),
+    # 60 pairs: the last batch has four, all of the first process.
+    "preferred": (PREFERENCE, ["data.train.path=PAIRS/train.jsonl"], {}),
     "encoder_decoder": (
         "",
         ["model.id=T5", "trainable.lora.target_modules=[q,v,wi_0]", "train.texts_per_image=3"],
@@ -58,6 +61,10 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
         SHARDING,
     ),
 }
+REWARDS = {
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen",
+    "logps/rejected",
+}  # fmt: skip
 # One process divides a stream otherwise than two, so that two are compared with two.
 STREAMED = {"stream": {}, "sharded_stream": SHARDING}
 
@@ -85,6 +92,7 @@ def streamed(recipe_file: Path, root: Path) -> list[Program]:
 @pytest.fixture(scope="module")
 def pair(
     recipe_file: Path,
+    pairs_recipe: Path,
     drawn_run: Path,
     tiny_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -100,10 +108,10 @@ def pair(
         for name, (text, changes, variables) in RECIPES.items():
             recipe = root / f"{name}.yaml"
             recipe.write_text(recipe_file.read_text() + text)
-            changes = [
-                change.replace("=T5", f"={root / 't5'}").replace("SHAPES", str(shapes))
-                for change in changes
-            ]
+            places = {"=T5": f"={root / 't5'}", "SHAPES": str(shapes)}
+            places["=PAIRS"] = f"={pairs_recipe.parent / 'shapes'}"
+            for short, place in places.items():
+                changes = [change.replace(short, place) for change in changes]
             given = [str(recipe), f"run.dir={side / name}", *PLAIN, *UNEVEN]
             found.append(
                 (
@@ -162,6 +170,21 @@ def test_two_processes_log_the_losses_of_one_once(pair: Pair, name: str) -> None
             # "checkpointed"; with GELU in its place both norms are equal to the last bit.
             error = 5e-5 if key == "grad_norm" else 1e-5
             assert second[key] == pytest.approx(first[key], rel=error), key
+
+
+def test_two_processes_have_the_reference_and_the_rewards_of_one(pair: Pair) -> None:
+    file = Path("preferred", "checkpoints", "0", "reference.safetensors")
+    one, two = (load_file(side / file)["logps"] for side in (pair.one, pair.two))
+    assert len(one) == 60
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # batches of 14 and of 7, float32
+    alone, both = (
+        [row for row in metrics(side / "preferred") if "loss" in row]
+        for side in (pair.one, pair.two)
+    )
+    for name in sorted(REWARDS):
+        # From the second step on: before, rewards are 0 up to rounding, whose sign is anybody's.
+        expected, found = ([row[name] for row in rows[1:]] for rows in (alone, both))
+        assert found == pytest.approx(expected, abs=1e-4), name  # sums of about 40 nats
 
 
 def test_processes_fill_the_cache_together_and_no_image_twice(pair: Pair) -> None:

@@ -30,6 +30,10 @@ REWARD = """
 phases: [{name: reward, objective: reward}]
 reward: {funcs: {reward_of_ids.remainder: 1.0}, advantage: greedy, num_iterations: 2, lm: 0.1}
 """
+PREFERENCE = """
+phases: [{name: preference, objective: preference}]
+preference: {loss_type: [sigmoid, sft], loss_weights: [1, 0.1]}
+"""
 ALIGNMENT = "objectives: {itc: 0.5, itm: 0.5, itg: 0.5}\n"
 # Text generation counts less: the norm of its gradients, those of 150,000 word embeddings, has an
 # error of 7e-6 of its size in float32, and another one where two processes add up halves.

@@ -89,6 +89,7 @@ def _template() -> Template:
     return page_environment().get_template("progress.html.j2")
 
 
+@cache
 def page_environment() -> Environment:
     """The templates of this folder; text is escaped."""
     return Environment(

@@ -136,6 +136,9 @@ def test_a_run_is_merged_to_a_folder_of_its_size(
     assert "a finished model keeps its image size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "tower", ["clip_vision_model", "siglip", "dinov2_with_registers"], indirect=True
+)
 def test_a_finished_model_is_a_base_of_another_size(
     tower: Path,
     decoder: Path,
