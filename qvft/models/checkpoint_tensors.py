@@ -62,7 +62,7 @@ def open_checkpoint(
     config = read_config(model_id, location, revision, where=where)
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in _weight_files(location, revision, where=f"{where}={model_id}"):
+    for path in stored_files(location, revision, where=f"{where}={model_id}"):
         for key, shape in _header(path).items():
             if key in files:
                 raise ModelError(
@@ -73,8 +73,10 @@ def open_checkpoint(
     return Checkpoint(model_id, location, commit, config, files, shapes)
 
 
-def _weight_files(location: str, revision: str | None, *, where: str) -> list[Path]:
-    """Files named by the index, or the single file; other files are not read."""
+def stored_files(location: str, revision: str | None, *, where: str) -> list[Path]:
+    """The safetensors files of a folder or hub id that its index names, or the single one; raises
+    ModelError if one is missing.
+    """
     index = checkpoint_file(location, INDEX, revision)
     names = [_SINGLE] if index is None else shard_names(index)
     paths = {name: checkpoint_file(location, name, revision) for name in names}

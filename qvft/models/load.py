@@ -91,12 +91,12 @@ def load_model(
         model: PreTrainedModel = from_components(
             base.location,
             base.decoder,
+            cast(QVisionConfig, base.config),
             seed=base.seed,
             vision_revision=base.revision,
             decoder_revision=base.decoder_revision,
             dtype=dtype,
             attention=kernel,
-            config=cast(QVisionConfig, base.config),
         )
         return _prepared(base.family, model, device)
     config = copy.deepcopy(base.config)
