@@ -63,7 +63,12 @@ def open_checkpoint(
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for path in stored_files(location, revision, where=f"{where}={model_id}"):
-        for key, shape in _header(path).items():
+        try:
+            with safe_open(path, framework="pt") as stream:
+                header = {k: tuple(stream.get_slice(k).get_shape()) for k in stream.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+        for key, shape in header.items():
             if key in files:
                 raise ModelError(
                     f"{key} is in {files[key].name} and in {path.name}", where=model_id
@@ -97,14 +102,6 @@ def stored_files(location: str, revision: str | None, *, where: str) -> list[Pat
             do="copy or download the whole checkpoint",
         )
     return [path for path in paths.values() if path is not None]
-
-
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def base_processor(base: Checkpoint) -> Any:

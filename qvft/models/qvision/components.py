@@ -10,15 +10,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
 )
 
 from qvft.errors import ModelError, first_line
-from qvft.models.checkpoint_files import load_part, refuse_weights, require_safe_checkpoint
+from qvft.models.checkpoint_files import read_config, refuse_weights
 from qvft.models.decoders import QVISION, require_decoder_type
 from qvft.models.image_size import interpolated_as, positions_of
 from qvft.models.qvision.configuration import QVisionConfig
@@ -99,7 +97,8 @@ def components_config(
     Raises:
         ModelError: a checkpoint is not found, or does not fit.
     """
-    tower, text = _read_config(vision, vision_revision), _read_config(decoder, decoder_revision)
+    tower = read_config(vision, vision, vision_revision)
+    text = read_config(decoder, decoder, decoder_revision, where="model.decoder")
     require_tower(tower.model_type, where=vision)
     require_decoder_type(text.model_type, family=QVISION, where=f"model.decoder={decoder}")
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
@@ -144,14 +143,6 @@ def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # transformers' mark
         model._init_weights(module)
-
-
-def _read_config(model_id: str, revision: str | None) -> PretrainedConfig:
-    config: PretrainedConfig = load_part(
-        AutoConfig, model_id, expected=_EXPECTED, revision=revision, trust_remote_code=False
-    )
-    require_safe_checkpoint(config, where=model_id)
-    return config
 
 
 def _load(auto: Any, model_id: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
