@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,11 +108,6 @@ def stored_reference(
         if is_main_process():
             _write(file, key, found)
     return dict(zip(keys, map(tuple, found.tolist()), strict=True))
-
-
-def in_all_views(rows: Sequence[Row], views: int) -> list[Row]:
-    """Each row with the unaugmented image, and with each of its augmented views."""
-    return [replace(row, view=view) for row in rows for view in range(views + 1)]
 
 
 @torch.no_grad()
