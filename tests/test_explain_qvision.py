@@ -34,9 +34,9 @@ from qvft.evaluation.explanation.chart import explanation_figure, method_text
 from qvft.evaluation.explanation.explain import seen_image
 from qvft.evaluation.explanation.maps import explain_texts, target_batch
 from qvft.explain import main
-from qvft.models.qvision.components import from_components
 from qvft.models.qvision.processing import processor_from_components
 from qvft.setup.resolve_model import load_resolved, resolve_model
+from tests.models.qvision_models import of_components
 from tools.faithfulness import faithfulness
 
 TOWER = {
@@ -117,9 +117,7 @@ def folder(
     """A model folder of SigLIP, which has no class token, and an OPT or a GPT-2."""
     out = tmp_path_factory.mktemp("folder") / request.param
     pair = str(parts.siglip), str(getattr(parts, request.param))
-    from_components(*pair, seed=0, num_query_tokens=6, initializer_range=SPREAD).save_pretrained(
-        out
-    )
+    of_components(*pair, seed=0, num_query_tokens=6, initializer_range=SPREAD).save_pretrained(out)
     processor_from_components(*pair).save_pretrained(out)
     return out
 

@@ -111,7 +111,16 @@ def find_checkpoint(
         both = {"text_branch": text_branch, "query_tokens": query_tokens}
         _require_null(both, "model.id is a QVision")
     if text_branch is not None:
-        base = _with_text_branch(base, family, text_branch, seed)
+        if family not in ("auto", "blip2_question"):
+            raise ModelError(
+                f'"{text_branch}"',
+                where="model.text_branch",
+                expected="null, unless model.family is blip2_question",
+            )
+        graft = find_graft(
+            base.id, text_branch, base_location=base.location, revision=base.revision, seed=seed
+        )
+        base = replace(base, config=graft.config, family=FAMILIES["blip2_question"], graft=graft)
     stored = base.config
     if query_tokens is not None and query_tokens != stored.num_query_tokens:
         config = config_with_queries(stored, query_tokens)
@@ -204,22 +213,6 @@ def _with_decoder(
         decoder_revision=graft.sources["decoder"].revision,
         seed=seed,
     )
-
-
-def _with_text_branch(
-    base: BaseCheckpoint, family: str, text_branch: str, seed: int
-) -> BaseCheckpoint:
-    """A question-aware model of a BLIP-2 checkpoint and a text branch."""
-    if family not in ("auto", "blip2_question"):
-        raise ModelError(
-            f'"{text_branch}"',
-            where="model.text_branch",
-            expected="null, unless model.family is blip2_question",
-        )
-    graft = find_graft(
-        base.id, text_branch, base_location=base.location, revision=base.revision, seed=seed
-    )
-    return replace(base, config=graft.config, family=FAMILIES["blip2_question"], graft=graft)
 
 
 def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckpoint:

@@ -62,8 +62,13 @@ def open_checkpoint(
     config = read_config(model_id, location, revision, where=where)
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in _weight_files(location, revision, where=f"{where}={model_id}"):
-        for key, shape in _header(path).items():
+    for path in stored_files(location, revision, where=f"{where}={model_id}"):
+        try:
+            with safe_open(path, framework="pt") as stream:
+                header = {k: tuple(stream.get_slice(k).get_shape()) for k in stream.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+        for key, shape in header.items():
             if key in files:
                 raise ModelError(
                     f"{key} is in {files[key].name} and in {path.name}", where=model_id
@@ -73,8 +78,10 @@ def open_checkpoint(
     return Checkpoint(model_id, location, commit, config, files, shapes)
 
 
-def _weight_files(location: str, revision: str | None, *, where: str) -> list[Path]:
-    """Files named by the index, or the single file; other files are not read."""
+def stored_files(location: str, revision: str | None, *, where: str) -> list[Path]:
+    """The safetensors files of a folder or hub id that its index names, or the single one; raises
+    ModelError if one is missing.
+    """
     index = checkpoint_file(location, INDEX, revision)
     names = [_SINGLE] if index is None else shard_names(index)
     paths = {name: checkpoint_file(location, name, revision) for name in names}
@@ -95,14 +102,6 @@ def _weight_files(location: str, revision: str | None, *, where: str) -> list[Pa
             do="copy or download the whole checkpoint",
         )
     return [path for path in paths.values() if path is not None]
-
-
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def base_processor(base: Checkpoint) -> Any:

@@ -91,12 +91,12 @@ def load_model(
         model: PreTrainedModel = from_components(
             base.location,
             base.decoder,
+            cast(QVisionConfig, base.config),
             seed=base.seed,
             vision_revision=base.revision,
             decoder_revision=base.decoder_revision,
             dtype=dtype,
             attention=kernel,
-            config=cast(QVisionConfig, base.config),
         )
         return _prepared(base.family, model, device)
     config = copy.deepcopy(base.config)
@@ -180,7 +180,14 @@ def _stored_model(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
-    _check_loading(base.id, loading)
+    for kind, named in (
+        ("missing", "missing_keys"),
+        ("unexpected", "unexpected_keys"),
+        ("ill-sized", "mismatched_keys"),
+    ):
+        keys = [str(key) for key in loading.get(named, ())]
+        expected = "a complete checkpoint of this family"
+        refuse_weights(kind, keys, where=base.id, expected=expected)
     return model
 
 
@@ -213,14 +220,3 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
     processor.num_query_tokens = base.config.num_query_tokens
     require_image_token(processor, base.config.image_token_index, where=base.id)
     return processor
-
-
-def _check_loading(model_id: str, loading: dict[str, Any]) -> None:
-    """Checks that no key is missing, unexpected or of another shape."""
-    for kind in ("missing", "unexpected", "mismatched"):
-        refuse_weights(
-            "ill-sized" if kind == "mismatched" else kind,
-            [str(key) for key in loading.get(f"{kind}_keys", ())],
-            where=model_id,
-            expected="a complete checkpoint of this family",
-        )

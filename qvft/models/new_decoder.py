@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, PretrainedConfig
+from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part
@@ -54,7 +54,17 @@ def find_decoder_graft(
     tokenizer = tokenizer_with_image(language)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     rows = max(text.vocab_size, image_id + 1)
-    config = _config(base.config, text, rows=rows, image_id=image_id)
+    found: Any = base.config
+    config = Blip2Config(
+        vision_config=found.vision_config.to_dict(),
+        qformer_config=found.qformer_config.to_dict(),
+        text_config={**text.to_dict(), "vocab_size": rows},
+        num_query_tokens=found.num_query_tokens,
+        image_text_hidden_size=found.image_text_hidden_size,
+        image_token_index=image_id,
+        initializer_factor=found.initializer_factor,
+        initializer_range=found.initializer_range,
+    )
     require_decoder_type(text.model_type, family=BLIP2, where=f"model.decoder={decoder}")
     if getattr(text, "word_embed_proj_dim", text.hidden_size) != text.hidden_size:
         raise ModelError(
@@ -101,19 +111,6 @@ def tokenizer_with_image(decoder: Checkpoint) -> Any:
             expected="a tokenizer with room for one more special token",
         )
     return tokenizer
-
-
-def _config(base: Any, text: PretrainedConfig, *, rows: int, image_id: int) -> Blip2Config:
-    return Blip2Config(
-        vision_config=base.vision_config.to_dict(),
-        qformer_config=base.qformer_config.to_dict(),
-        text_config={**text.to_dict(), "vocab_size": rows},
-        num_query_tokens=base.num_query_tokens,
-        image_text_hidden_size=base.image_text_hidden_size,
-        image_token_index=image_id,
-        initializer_factor=base.initializer_factor,
-        initializer_range=base.initializer_range,
-    )
 
 
 def _plan(

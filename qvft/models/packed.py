@@ -83,24 +83,17 @@ def hidden_at(
     if packing is None:
         hidden = decode_hidden(model, embeds, attention_mask, prompts=prompts)[where]
     else:
-        states = _decoded_packed(model, embeds, packing, prompts)
+        if uses_flex(model):
+            mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
+        else:
+            mask = packing.mask(embeds.dtype)
+        states = decode_hidden(
+            model,
+            embeds.flatten(0, 1)[packing.source],
+            mask,
+            position_ids=packing.positions,
+            prompts=None if prompts is None else prompts.in_order(),
+        )
         hidden = states.flatten(0, 1)[packing.place[where]]
     row = where.nonzero()[:, 0]
     return read_images(model, hidden, row=row, images=images, image_index=image_index)
-
-
-def _decoded_packed(
-    model: Any, embeds: Tensor, packing: Packing, prompts: EncodedPrompts | None
-) -> Tensor:
-    """The decoder's last hidden states (R, K, D) of packed rows."""
-    if uses_flex(model):
-        mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
-    else:
-        mask = packing.mask(embeds.dtype)
-    return decode_hidden(
-        model,
-        embeds.flatten(0, 1)[packing.source],
-        mask,
-        position_ids=packing.positions,
-        prompts=None if prompts is None else prompts.in_order(),
-    )

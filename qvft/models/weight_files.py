@@ -11,7 +11,7 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.checkpoint_files import INDEX, checkpoint_file, shard_names
+from qvft.models.checkpoint_tensors import stored_files
 from qvft.models.qvision.published import published_files
 
 
@@ -30,20 +30,14 @@ def weight_files(base: BaseCheckpoint) -> list[Path]:
         )
         return [*weight_files(replace(base, decoder=None)), *weight_files(language)]
     folder = Path(base.location)
-    files = sorted(folder.glob("*.safetensors") if folder.is_dir() else _hub_files(base))
+    if not folder.is_dir():
+        return sorted(stored_files(base.location, base.revision, where=base.id))
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(
             "no safetensors weights", where=base.id, expected="a checkpoint in safetensors"
         )
     return files
-
-
-def _hub_files(base: BaseCheckpoint) -> list[Path]:
-    """A hub checkpoint's weight files in the local cache, downloaded if missing."""
-    index = checkpoint_file(base.location, INDEX, base.revision)
-    names = ["model.safetensors"] if index is None else shard_names(index)
-    paths = (checkpoint_file(base.location, name, base.revision) for name in names)
-    return [path for path in paths if path is not None]
 
 
 @functools.lru_cache(maxsize=8)

@@ -141,39 +141,45 @@ def listed(recipe: Recipe, which: str) -> Listed:
 
 
 def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
-    """The recipe's `train` or `eval` data, with checked images.
+    """The recipe's `train` or `eval` data, with checked images; of a stream its first samples.
 
     Args:
         texts: from `listed`, if already read.
 
     Raises:
-        RecipeError, DataError: as `read_texts`, or no image is usable.
+        RecipeError, DataError: as `read_texts`, no image is usable, or a record of a stream is
+            broken and `data.on_bad_image` is `error`.
         ImageError: an image is unusable and `data.on_bad_image` is `error`.
     """
+    stream: Stream | None = None
+    broken: list[Skipped] = []
     if is_streamed(recipe, which):
-        return _streamed(recipe)
+        stream = stream_of(recipe)
+        head, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
+        if broken and recipe.data.on_bad_image == "error":
+            first = broken[0]
+            raise DataError(first.reason, where=first.path, expected=first.expected, do=first.do)
+        texts = Listed(head, ())
     texts = texts or listed(recipe, which)
-    samples = texts.samples
     if texts.skipped is not None:
-        return _split(recipe, which, samples, texts.skipped, remarks=texts.remarks)
-    logger.info("data.%s: checking the images of %d samples", which, len(samples))
+        return _split(recipe, which, texts.samples, texts.skipped, remarks=texts.remarks)
+    logger.info("data.%s: checking the images of %d samples", which, len(texts.samples))
     kept, skipped = validate_images(
-        samples,
+        texts.samples,
         on_error=recipe.data.on_bad_image,
         max_pixels=recipe.data.max_image_pixels,
     )
     if skipped:
-        first = ", ".join(item.id for item in skipped[:5])
         logger.warning(
             "data.%s: %d of %d images are skipped (data.on_bad_image: skip), first %s (%s: %s)",
             which,
             len(skipped),
-            len(samples),
-            first,
+            len(texts.samples),
+            ", ".join(item.id for item in skipped[:5]),
             skipped[0].path,
             skipped[0].reason,
         )
-    return _split(recipe, which, kept, skipped, remarks=texts.remarks)
+    return _split(recipe, which, kept, broken + skipped, stream=stream, remarks=texts.remarks)
 
 
 def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
@@ -204,24 +210,6 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     return _split(
         recipe, which, kept, broken + skipped, signatures, stream=stream, remarks=texts.remarks
     )
-
-
-def _streamed(recipe: Recipe) -> Split:
-    """The stream of the training data and its first usable samples.
-
-    Raises:
-        DataError: none of the first samples is usable, or one is not and `data.on_bad_image` is
-            `error`.
-    """
-    stream = stream_of(recipe)
-    samples, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
-    if broken and recipe.data.on_bad_image == "error":
-        first = broken[0]
-        raise DataError(first.reason, where=first.path, expected=first.expected, do=first.do)
-    kept, skipped = validate_images(
-        samples, on_error=recipe.data.on_bad_image, max_pixels=recipe.data.max_image_pixels
-    )
-    return _split(recipe, "train", kept, broken + skipped, stream=stream)
 
 
 def _split(

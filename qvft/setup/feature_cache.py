@@ -66,7 +66,16 @@ def with_features(
             max_pixels=recipe.data.max_image_pixels,
         )
         groups = _entries(store, loaded, recipe, ids, samples, augmented)
-        _require_room(store, [item.key for group in groups for item in group], recipe)
+        keys = [item.key for group in groups for item in group]
+        if missing := sum(key not in store for key in keys):
+            limit = round(recipe.data.features_limit_gb * 1e9)
+            logger.info(
+                "features of %d of %d images (each view counts) are not cached yet: %.3g GB to %s",
+                missing,
+                len(keys),
+                require_room(store, keys, limit_bytes=limit) / 1e9,
+                store.folder,
+            )
     except (DataError, RecipeError, SpaceError) as error:
         problem = error
     # All processes check before any fills the disk; if one host lacks space, none caches.
@@ -133,22 +142,6 @@ def _fill(
         done = all(item.key in store for group in groups for item in group)
         if all(all_gather_object(done)):
             break
-
-
-def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
-    """Checks that the missing features fit the limit and the disk, and logs their size."""
-    missing = sum(key not in store for key in keys)
-    if not missing:
-        return
-    limit = round(recipe.data.features_limit_gb * 1e9)
-    missing_bytes = require_room(store, keys, limit_bytes=limit)
-    logger.info(
-        "features of %d of %d images (each view counts) are not cached yet: %.3g GB to %s",
-        missing,
-        len(keys),
-        missing_bytes / 1e9,
-        store.folder,
-    )
 
 
 def cache_features(

@@ -232,7 +232,6 @@ def trained_model(
     *,
     quantized: bool = True,
     dtype: torch.dtype | None = None,
-    adapter: Path | None = None,
     place: torch.device | None = None,
 ) -> Loaded:
     """Loads the model of a run: base and trained weights, in evaluation mode.
@@ -240,7 +239,7 @@ def trained_model(
     Raises:
         CheckpointError: no finished adapter, a damaged one, or another base than in training.
     """
-    folder = adapter or run_dir / "adapter"
+    folder = run_dir / "adapter"
     manifest = read_manifest(folder)
     require_untouched(folder, manifest)
     base = base_of(recipe)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qvft.adapters.lora_config import CONFIG, read_lora_config, require_fitting_lora
 from qvft.adapters.manifest import MANIFEST, fingerprints, read_manifest
@@ -90,8 +90,7 @@ def start_run(recipe: Recipe) -> StartRun | None:
     names = frozenset(layer.removeprefix("base_model.model.") for layer in layers)
     start = StartRun(name, folder, run, manifest, lora, names)
     _require_family(recipe, start)
-    plans = phase_plans(recipe)
-    _require_same_lora(start, plans)
+    _require_same_lora(start, phase_plans(recipe))
     _require_heads(recipe, start)
     return start
 
@@ -141,46 +140,32 @@ def _require_family(recipe: Recipe, start: StartRun) -> None:
 
 def _require_same_lora(start: StartRun, plans: Collection[PhasePlan]) -> None:
     """Checks that the LoRA layers of the run can be trained, or kept, as the phases say."""
-    found = lora_of_phases(list(plans))
+
+    def refuse(given: str, key: str, expected: str) -> NoReturn:
+        raise RecipeError(given, where=f"trainable.{key}", expected=expected, do=_MERGE)
+
+    found, theirs = lora_of_phases(list(plans)), start.lora_parts()
     asked = set() if found is None else set(found[1])
     full_there = start.bridge_weights()
     for part in sorted(asked):
         if full_there.get(part):
-            raise RecipeError(
-                "lora, but the run it starts from trained it in full",
-                where=f"trainable.{part}",
-                expected=f"full or frozen with {start.key}",
-                do=_MERGE,
-            )
-    for plan in plans:
-        for part in sorted(start.lora_parts()):
-            if getattr(plan.trainable, part) == "full":
-                raise RecipeError(
-                    "full, but the run it starts from has LoRA layers there",
-                    where=f"trainable.{part}",
-                    expected=f"lora or frozen with {start.key}",
-                    do=_MERGE,
-                )
+            given = "lora, but the run it starts from trained it in full"
+            refuse(given, part, f"full or frozen with {start.key}")
+    for part in sorted(theirs):
+        if any(getattr(plan.trainable, part) == "full" for plan in plans):
+            given = "full, but the run it starts from has LoRA layers there"
+            refuse(given, part, f"lora or frozen with {start.key}")
     if not start.lora or found is None:
         return
-    if asked != start.lora_parts():
-        part = sorted(asked ^ start.lora_parts())[0]
-        raise RecipeError(
-            "lora" if part in asked else "without lora",
-            where=f"trainable.{part}",
-            expected=f"LoRA on {', '.join(sorted(start.lora_parts()))}, as in {start.key}",
-            do=_MERGE,
-        )
+    if asked != theirs:
+        part = sorted(asked ^ theirs)[0]
+        expected = f"LoRA on {', '.join(sorted(theirs))}, as in {start.key}"
+        refuse("lora" if part in asked else "without lora", part, expected)
     settings = found[0].lora.model_dump()
     for key in _SAME_LORA:
         there = start.lora.get(key, Lora.model_fields[key].default)
         if settings[key] != there:
-            raise RecipeError(
-                f"{settings[key]}",
-                where=f"trainable.lora.{key}",
-                expected=f"{there}, as in {start.key}",
-                do=_MERGE,
-            )
+            refuse(f"{settings[key]}", f"lora.{key}", f"{there}, as in {start.key}")
 
 
 def _require_heads(recipe: Recipe, start: StartRun) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from qvft.training.compiling import compile_blocks
 from qvft.training.completions import GENERATED, Completions, GreedyTexts
 from qvft.training.distributed.fsdp import shard, without_autocast
 from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
-from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
+from qvft.training.objectives.reference_logps import REFERENCE, with_reference
 from qvft.training.optim import parameter_groups
 from qvft.training.phase_rows import is_pairs, is_reward
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
@@ -98,10 +98,12 @@ def phase_setup(work: TrainingRun, plan: PhasePlan, checkpoints: Path) -> PhaseS
         )
     module, collator = work.objective(plan, rows)
     if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
+        numbers = range(recipe.data.augmentations_per_image + 1)
+        shown = [replace(row, view=view) for row in rows for view in numbers]
         collator = with_reference(
             module,
             collator,
-            [*in_all_views(rows, recipe.data.augmentations_per_image), *asked],
+            [*shown, *asked],
             file=checkpoints / REFERENCE,
             weights=work.bridge,
             provenance=work.provenance,

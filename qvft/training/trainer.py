@@ -70,14 +70,11 @@ class QFormerTrainer(TrainerLoaders):
         callbacks: list[TrainerCallback] = [log, *setup.callbacks]
         if setup.early_stopping is not None:
             callbacks.append(EarlyStoppingCallback(setup.early_stopping))
-        self._stream, self._batches = setup.stream, setup.batches
-        self._completions, self._name = setup.completions, setup.name
+        self.setup, self._texts = setup, 0
         self._completions_file = metrics_file.with_name(COMPLETIONS)
-        self._texts = 0
-        self._mixture = setup.mixture
         rows: Any = RowDataset(setup.train_rows, setup.views, seed=setup.arguments.seed)
-        if self._stream is not None:
-            rows = self._stream.rows
+        if setup.stream is not None:
+            rows = setup.stream.rows
         super().__init__(
             model=setup.module,
             args=setup.arguments,
@@ -93,10 +90,9 @@ class QFormerTrainer(TrainerLoaders):
             self,
             row_names=lambda indices: [rows[index][1].id for index in indices],
             spikes=setup.spikes,
-            batch_tokens=self._batches.budget if self._batches is not None else None,
+            batch_tokens=setup.batches.budget if setup.batches is not None else None,
             note=log.note,
         )
-        self.texts_per_image, self._groups = setup.texts_per_image, setup.groups
         self._order: Any = None
         self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
@@ -121,20 +117,21 @@ class QFormerTrainer(TrainerLoaders):
     def begin(self) -> None:
         """Records the examples' texts before the first step; a resumed run has them."""
         if self.state.is_world_process_zero:
-            drop_repeated(self._completions_file, self._name, self.state.global_step)
-        examples = self._completions.examples if self._completions is not None else ()
+            drop_repeated(self._completions_file, self.setup.name, self.state.global_step)
+        completions = self.setup.completions
+        examples = completions.examples if completions is not None else ()
         if examples and self.state.global_step == 0:
             self.model.eval()  # until the first step
             self.generate(scored=False)
 
     def generate(self, *, scored: bool = True) -> dict[str, float]:
         """Scores of generated texts; also records those of the examples."""
-        if self._completions is None:
+        if self.setup.completions is None:
             return {}
         with self.compute_loss_context_manager():
-            scores, examples = self._completions(scored=scored)
+            scores, examples = self.setup.completions(scored=scored)
         if self.state.is_world_process_zero and examples:
-            where = {"phase": self._name, "step": self.state.global_step}
+            where = {"phase": self.setup.name, "step": self.state.global_step}
             append_lines(self._completions_file, [{**where, **line} for line in examples])
             log_texts(self.callback_handler.callbacks, examples, step=self.state.global_step)
         return scores
@@ -144,15 +141,15 @@ class QFormerTrainer(TrainerLoaders):
         if self.optimizer is None:
             objective = cast(PreTrainedModel, self.model)  # any module does
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, objective)
-            self.optimizer = cls(self._groups, **options)
+            self.optimizer = cls(self.setup.groups, **options)
             if options.get("optim_bits") == 8:
                 keep_embeddings_in_32_bits(objective)
         return self.optimizer
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """Texts of an epoch, for the Trainer's speed."""
-        if self._mixture is not None and dataloader.dataset is self.train_dataset:
-            return len(self._mixture)
+        if self.setup.mixture is not None and dataloader.dataset is self.train_dataset:
+            return len(self.setup.mixture)
         return super().num_examples(dataloader)
 
     def get_batch_samples(
@@ -166,9 +163,9 @@ class QFormerTrainer(TrainerLoaders):
         self._texts += sum(int((one["row_index"] != FILLER).sum()) for one in batches)
         batches = self.step_batches(batches)
         self.recovery.begin(items)
-        if self._stream is not None:
+        if self.setup.stream is not None:
             for batch in batches:
-                self._stream.check_images(batch["row_index"])
+                self.setup.stream.check_images(batch["row_index"])
         if self._objective is not None:
             counts = self._objective.counts(batches)
             total = torch.tensor(list(counts.values()), device=device)

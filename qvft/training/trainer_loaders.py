@@ -11,21 +11,17 @@ from qvft.training.batches.loader_workers import with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, RowDataset
 from qvft.training.batches.sampler import GroupedSampler, PaddedSampler
 from qvft.training.batches.streamed import GivenRows
+from qvft.training.phase_setup import PhaseSetup
 from qvft.training.trainer_internals import TrainerInternals
 
 
 class TrainerLoaders(TrainerInternals):
-    """The Trainer's loaders over rows, token-budget batches or a stream.
+    """The Trainer's loaders over rows, token-budget batches or a stream."""
 
-    The attributes are those of a phase, see `PhaseSetup`; `QFormerTrainer` sets them.
-    """
-
-    _stream: Any
-    _batches: Any
-    _mixture: Any
+    # Set by `QFormerTrainer`.
+    setup: PhaseSetup
     _order: Any
     _loaders: list[DataLoader]
-    texts_per_image: int
 
     def train_order(self, dataset: Any) -> Sampler:
         """Rows image by image, padded to whole global batches where there are several processes."""
@@ -39,9 +35,9 @@ class TrainerLoaders(TrainerInternals):
         """The rows of an epoch, shuffled, image by image."""
         return GroupedSampler(
             [row.sample.id for row in dataset.rows],
-            group_size=self.texts_per_image,
+            group_size=self.setup.texts_per_image,
             seed=self.args.seed,
-            mixture=self._mixture,
+            mixture=self.setup.mixture,
         )
 
     def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
@@ -57,23 +53,24 @@ class TrainerLoaders(TrainerInternals):
         accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
         drawn from the random state of training.
         """
-        if self._stream is not None:
+        stream = self.setup.stream
+        if stream is not None:
             ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
             batches = ahead + self.args.gradient_accumulation_steps + 2
-            self._stream.keep(batches * self._stream.batch_size)
+            stream.keep(batches * stream.batch_size)
             # As for one process: the stream is already divided.
             return self._own(
                 prepare_data_loader(
-                    self._loader(GivenRows(), self._stream),
+                    self._loader(GivenRows(), stream),
                     self.args.device,
                     num_processes=1,
                     process_index=0,
                     put_on_device=True,
                 )
             )
-        if self._batches is None:
+        if self.setup.batches is None:
             return self._own(super().get_train_dataloader())
-        order = self.by_epoch(self._batches, self.train_dataset)
+        order = self.by_epoch(self.setup.batches, self.train_dataset)
         return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
 
     def _own(self, loader: DataLoader) -> DataLoader:

@@ -31,12 +31,11 @@ from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.parity import Comparison, compare, comparison_line
 from qvft.weights.probe_outputs import plain_outputs
-from qvft.weights.requirements import check_shard_size
 from qvft.weights.run_probes import reference_outputs, require_rows
-from qvft.weights.verify import verify_weights
 from qvft.weights.write import (
     file_hashes,
     require_room,
+    verify_weights,
     write_code,
     write_settings,
     write_shards,
@@ -64,7 +63,6 @@ def merge_run(
         UserError: the run, the base or the adapter does not fit, `out` exists, the disk is full.
         VerificationError: written weights or outputs differ from base and adapter.
     """
-    check_shard_size(shard_size)
     with new_folder(out) as folder:
         inputs = read_inputs(run_dir, dtype=dtype, overrides=overrides)
         require_room(out.parent, inputs.weights, inputs.written)

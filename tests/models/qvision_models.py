@@ -31,7 +31,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.models.decoders import DECODERS, QVISION
+from qvft.models.image_size import config_with_image_size
+from qvft.models.qvision.components import components_config, from_components
 from qvft.models.qvision.configuration import VISION_TYPES, QVisionConfig
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.processing import default_image_size
 
 VOCABULARY = 61
 # About 1 / sqrt(3 * width), as 0.02 is for widths near 1,000: the image has to be felt.
@@ -189,3 +193,13 @@ def write_tower(folder: Path, kind: str, *, side: int = 16, **fields: Any) -> Pa
     }[kind[:4]]()
     images.save_pretrained(folder)
     return folder
+
+
+def of_components(
+    vision: str, decoder: str, *, seed: int = 0, **geometry: Any
+) -> QVisionForConditionalGeneration:
+    """The model of a tower and a decoder, at the image size of the tower's image processor."""
+    config = components_config(vision, decoder, **geometry)
+    side = default_image_size(vision, config.vision_config.model_type)
+    sized = config if side is None else config_with_image_size(config, side)
+    return from_components(vision, decoder, sized, seed=seed)

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
-import qvft.weights.verify
+import qvft.weights.write
 from qvft.models.checkpoint_tensors import open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import StoredWeights, stored_weights
 from qvft.weights.merge_inputs import MergeInputs, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
-from qvft.weights.verify import verify_weights
-from qvft.weights.write import write_shards
+from qvft.weights.write import verify_weights, write_shards
 from tools.tiny_blip2.geometry import tiny_config
 
 SIZE = "1MB"
@@ -100,7 +99,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Alive:
     """Counts what is read of the base, what the plan makes of it, and what is read back."""
     counted = Alive()
     read, value = StoredWeights.__getitem__, MergePlan.value
-    back = qvft.weights.verify.written_tensors
+    back = qvft.weights.write.written_tensors
 
     def watched_read(self: StoredWeights, key: str) -> Tensor:
         return counted.watch(read(self, key))
@@ -115,7 +114,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Alive:
 
     monkeypatch.setattr(StoredWeights, "__getitem__", watched_read)
     monkeypatch.setattr(MergePlan, "value", watched_value)
-    monkeypatch.setattr(qvft.weights.verify, "written_tensors", watched_back)
+    monkeypatch.setattr(qvft.weights.write, "written_tensors", watched_back)
     return counted
 
 

@@ -13,7 +13,7 @@ from qvft.errors import VerificationError
 from qvft.setup.model import base_model, base_of
 from qvft.weights.merge_inputs import read_inputs
 from qvft.weights.merge_plan import make_plan
-from qvft.weights.verify import verify_weights
+from qvft.weights.write import verify_weights
 
 LORA_KEY = "language_model.model.decoder.layers.0.fc1.weight"
 BRIDGE_KEY = "language_projection.weight"

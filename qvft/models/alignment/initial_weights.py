@@ -60,7 +60,6 @@ def fresh_heads(
     positions: int,
     seed: int,
     text_generation: bool = False,
-    generation_start_id: int | None = None,
 ) -> AlignmentHeads:
     """Initialises heads from a seed, in float32 on the model's device.
 
@@ -77,7 +76,6 @@ def fresh_heads(
             config,
             embedding_width=model.config.image_text_hidden_size,
             text_generation=text_generation,
-            generation_start_id=generation_start_id,
         )
         for module in heads.modules():
             if isinstance(module, nn.Linear | nn.Embedding):

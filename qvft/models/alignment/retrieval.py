@@ -87,7 +87,6 @@ def fill_retrieval(
     image_processor: Any,
     tokenizer: Any,
     dtype: torch.dtype = torch.float32,
-    shard_size: str = "5GB",
 ) -> dict[str, Any]:
     """Writes a folder that plain `Blip2ForImageTextRetrieval.from_pretrained` loads, into an empty
     one, and verifies it: it is loaded again with plain transformers, its weights are compared, and
@@ -117,7 +116,7 @@ def fill_retrieval(
         # A copy: saving records the dtype of the first weight, which is not the Q-Former's.
         plain = Blip2ForImageTextRetrieval(copy.deepcopy(config))
     plain.load_state_dict(state, strict=True, assign=True)
-    plain.save_pretrained(folder, max_shard_size=shard_size)
+    plain.save_pretrained(folder)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
     # safetensors makes its files readable only by their owner.

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
 )
 
 from qvft.errors import ModelError, first_line
-from qvft.models.checkpoint_files import load_part, refuse_weights, require_safe_checkpoint
+from qvft.models.checkpoint_files import read_config, refuse_weights
 from qvft.models.decoders import QVISION, require_decoder_type
-from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
+from qvft.models.image_size import interpolated_as, positions_of
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.processing import default_image_size, marked_tokenizer, require_tower
+from qvft.models.qvision.processing import marked_tokenizer, require_tower
 
 COMPUTED_BUFFERS = re.compile(
     r"(position_ids|\.attn(\.attention)?\.(masked_)?bias|rotary_emb\.inv_freq)$"
@@ -41,40 +39,28 @@ _EXPECTED = "a folder or hub id with safetensors"
 def from_components(
     vision: str,
     decoder: str,
+    config: QVisionConfig,
     *,
     seed: int,
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     attention: str | dict[str, str] = "sdpa",
-    config: QVisionConfig | None = None,
-    **geometry: Any,
 ) -> QVisionForConditionalGeneration:
     """A model with the tower's and the decoder's weights and a randomly initialised Q-Former, in
     evaluation mode. The decoder's embeddings of `<START>` and `<END>` are initialised too, if
     missing.
 
     Args:
-        vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
-        decoder: folder or hub id of a causal language model with a row in `decoders.DECODERS`.
+        vision, decoder: folders or hub ids with safetensors.
+        config: from `components_config`, perhaps of another image size.
         seed: for all initialised weights, which depend only on it and on their geometry.
-        config: from `components_config`, perhaps of another image size; None makes it.
-        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`, if `config` is None.
 
     Raises:
-        ModelError: a checkpoint is not found, does not fit, or has missing or unexpected weights.
+        ModelError: a checkpoint is not found, or has missing or unexpected weights.
     """
-    _read_vision_config(vision, vision_revision)
     tower = _load(AutoModel, vision, vision_revision, dtype)
-    _read_decoder_config(decoder, decoder_revision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype)
-    if config is None:
-        tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-        where = f"{vision} with {decoder}"
-        config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
-        kind = config.vision_config.model_type
-        side = default_image_size(vision, kind, vision_revision)
-        config = config if side is None else cast(Any, config_with_image_size(config, side))
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
         model = QVisionForConditionalGeneration._from_config(
@@ -84,7 +70,10 @@ def from_components(
         for part in (model.qformer, model.vision_model.projection):
             _initialise(model, part)
         _resize_vocabulary(language_model, config.text_config.vocab_size)
-    model.vision_model.tower.load_state_dict(_tower_weights(tower, config))
+    weights = tower.state_dict()
+    key = positions_of(config).key.removeprefix("vision_model.tower.")
+    weights[key] = interpolated_as(weights[key], config)
+    model.vision_model.tower.load_state_dict(weights)
     model.language_model.load_state_dict(language_model.state_dict())
     return model.eval()
 
@@ -95,24 +84,24 @@ def components_config(
     *,
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
+    **geometry: Any,
 ) -> QVisionConfig:
     """The configuration of the model that `from_components` makes, with the image size that the
     tower's config.json has (see `default_image_size`); no weights.
+
+    Args:
+        vision: a vision tower, e.g. `openai/clip-vit-base-patch32`.
+        decoder: a causal language model with a row in `decoders.DECODERS`.
+        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`.
+
+    Raises:
+        ModelError: a checkpoint is not found, or does not fit.
     """
-    tower = _read_vision_config(vision, vision_revision)
-    text = _read_decoder_config(decoder, decoder_revision)
+    tower = read_config(vision, vision, vision_revision)
+    text = read_config(decoder, decoder, decoder_revision, where="model.decoder")
+    require_tower(tower.model_type, where=vision)
+    require_decoder_type(text.model_type, family=QVISION, where=f"model.decoder={decoder}")
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    return _config(tower, text, tokenizer, {}, where=f"{vision} with {decoder}")
-
-
-def _config(
-    vision: PretrainedConfig,
-    text: PretrainedConfig,
-    tokenizer: Any,
-    geometry: dict[str, Any],
-    *,
-    where: str,
-) -> QVisionConfig:
     width = getattr(text, "word_embed_proj_dim", text.hidden_size)
     text_config = {
         **text.to_dict(),
@@ -123,20 +112,12 @@ def _config(
     }
     try:
         return QVisionConfig(
-            vision_config=vision.to_dict(),
+            vision_config=tower.to_dict(),
             text_config=text_config,
             **{"qformer_hidden_size": width, **geometry},
         )
     except ValueError as error:
-        raise ModelError(str(error), where=where) from error
-
-
-def _tower_weights(tower: PreTrainedModel, config: QVisionConfig) -> dict[str, torch.Tensor]:
-    """The tower's weights, with position embeddings of the configuration's image size."""
-    weights = tower.state_dict()
-    key = positions_of(config).key.removeprefix("vision_model.tower.")
-    weights[key] = interpolated_as(weights[key], config)
-    return weights
+        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
 
 
 def _resize_vocabulary(language_model: PreTrainedModel, rows: int) -> None:
@@ -162,26 +143,6 @@ def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # transformers' mark
         model._init_weights(module)
-
-
-def _read_vision_config(model_id: str, revision: str | None) -> PretrainedConfig:
-    config = _read_config(model_id, revision)
-    require_tower(config.model_type, where=model_id)
-    return config
-
-
-def _read_decoder_config(model_id: str, revision: str | None) -> PretrainedConfig:
-    config = _read_config(model_id, revision)
-    require_decoder_type(config.model_type, family=QVISION, where=f"model.decoder={model_id}")
-    return config
-
-
-def _read_config(model_id: str, revision: str | None) -> PretrainedConfig:
-    config: PretrainedConfig = load_part(
-        AutoConfig, model_id, expected=_EXPECTED, revision=revision, trust_remote_code=False
-    )
-    require_safe_checkpoint(config, where=model_id)
-    return config
 
 
 def _load(auto: Any, model_id: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:

@@ -7,8 +7,7 @@ trained in place, disabling LoRA's adapters would not give it back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,11 +110,6 @@ def stored_reference(
     return dict(zip(keys, map(tuple, found.tolist()), strict=True))
 
 
-def in_all_views(rows: Sequence[Row], views: int) -> list[Row]:
-    """Each row with the unaugmented image, and with each of its augmented views."""
-    return [replace(row, view=view) for row in rows for view in range(views + 1)]
-
-
 @torch.no_grad()
 def reference_logps(
     objective: PreferenceObjective,
@@ -138,27 +132,7 @@ def reference_logps(
     places = [range(at, min(at + batch_size, len(rows))) for at in range(0, len(rows), batch_size)]
     own = places[state.process_index :: state.num_processes]
     batches = [[(number, rows[number]) for number in part] for part in own]
-    device = next(objective.parameters()).device
-    was_training = objective.training
-    objective.eval()
-    found: list[tuple[list[int], Tensor]] = []
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-    counting = counted("reference log-probabilities of pairs", sum(map(len, own)))
-    with lean_activations(objective, active=bf16), autocast, counting as count:
-        for numbers, batch in _collated(batches, collate, workers):
-            found.append((numbers, _logps(objective, collate, batch, rows, numbers, device)))
-            count.advance(len(numbers))
-    objective.train(was_training)
-    logps = torch.zeros(len(rows), 2, dtype=torch.float64)
-    for numbers, values in (one for part in all_gather_object(found) for one in part):
-        logps[numbers] = values
-    return logps
-
-
-def _collated(
-    batches: Sequence[Sequence[tuple[int, Row]]], collate: Collate, workers: int
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Numbers and tensors of each batch; draws nothing from the random state of training."""
+    # Its own generator: nothing is drawn from the random state of training.
     loader: Iterable[dict[str, Tensor]] = DataLoader(
         batches,  # type: ignore[arg-type]  # a sequence is a dataset
         batch_size=None,
@@ -166,8 +140,22 @@ def _collated(
         num_workers=workers,
         generator=torch.Generator(),
     )
-    for batch, tensors in zip(batches, loader, strict=True):
-        yield [number for number, _ in batch], tensors
+    device = next(objective.parameters()).device
+    was_training = objective.training
+    objective.eval()
+    found: list[tuple[list[int], Tensor]] = []
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+    counting = counted("reference log-probabilities of pairs", sum(map(len, own)))
+    with lean_activations(objective, active=bf16), autocast, counting as count:
+        for rows_of_batch, batch in zip(batches, loader, strict=True):
+            numbers = [number for number, _ in rows_of_batch]
+            found.append((numbers, _logps(objective, collate, batch, rows, numbers, device)))
+            count.advance(len(numbers))
+    objective.train(was_training)
+    logps = torch.zeros(len(rows), 2, dtype=torch.float64)
+    for numbers, values in (one for part in all_gather_object(found) for one in part):
+        logps[numbers] = values
+    return logps
 
 
 def _logps(

@@ -138,7 +138,16 @@ class Rollouts:
         shape = len(groups), reward.num_generations
         rewards = self._scored(samples, trainer_state, logged).view(shape)
         logged.add("reward", float(rewards.nansum()), int((~rewards.isnan()).sum()))
-        texts = self._log_probs([learnt_text(sample) for sample in samples], given)
+        drawn = [
+            LearntText(
+                sample.number,
+                sample.row,
+                TokenRow((*sample.prompt_ids, *sample.ids), len(sample.prompt_ids)),
+                0.0,
+            )
+            for sample in samples
+        ]
+        texts = self._log_probs(drawn, given)
         if reward.kl_in_reward:
             terms = [(text.old - text.ref).double() for text in texts]  # type: ignore[operator]
             divergence = torch.stack([one.sum() for one in terms])
@@ -238,9 +247,3 @@ class Rollouts:
             "text_index": torch.arange(place, place + len(texts)),
         }
         return {name: value.to(self.model.device) for name, value in built.items()}
-
-
-def learnt_text(sample: Sampled) -> LearntText:
-    """A sample's token ids, after those of its prompt."""
-    ids = (*sample.prompt_ids, *sample.ids)
-    return LearntText(sample.number, sample.row, TokenRow(ids, len(sample.prompt_ids)), 0.0)

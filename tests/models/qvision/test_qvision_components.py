@@ -17,11 +17,10 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import find_checkpoint
-from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer, processor_from_components
-from tests.models.qvision_models import PAIRS
+from tests.models.qvision_models import PAIRS, of_components
 
 SIDE = 16
 FIELDS = {"qformer_num_heads": 4, "num_query_tokens": 6}
@@ -63,7 +62,7 @@ def edited(folder: Path, out: Path, edit: Callable[[dict[str, torch.Tensor]], No
 
 @pytest.mark.parametrize(("vision", "text"), PAIRS)
 def test_every_weight_of_both_checkpoints_arrives(parts, vision, text, pixels, ids) -> None:
-    model = from_components(str(parts(vision)), str(parts(text)), seed=0, **FIELDS)
+    model = of_components(str(parts(vision)), str(parts(text)), seed=0, **FIELDS)
     tower = AutoModel.from_pretrained(parts(vision)).state_dict()
     decoder = AutoModelForCausalLM.from_pretrained(parts(text)).state_dict()
     for expected, part in ((tower, model.vision_model.tower), (decoder, model.language_model)):
@@ -79,7 +78,7 @@ def test_every_weight_of_both_checkpoints_arrives(parts, vision, text, pixels, i
 
 
 def test_a_written_and_read_model_is_the_made_one(parts, tmp_path, pixels, ids) -> None:
-    made = from_components(str(parts("clip")), str(parts("gpt_neo")), seed=0, **FIELDS)
+    made = of_components(str(parts("clip")), str(parts("gpt_neo")), seed=0, **FIELDS)
     made.save_pretrained(tmp_path)
     read = QVisionForConditionalGeneration.from_pretrained(tmp_path)
     inputs = {"input_ids": ids, "pixel_values": pixels}
@@ -93,7 +92,7 @@ def test_a_written_and_read_model_is_the_made_one(parts, tmp_path, pixels, ids) 
 
 def test_the_qformer_hangs_on_the_seed_alone(parts) -> None:
     def bridge(vision: str, text: str, seed: int) -> dict[str, torch.Tensor]:
-        model = from_components(str(parts(vision)), str(parts(text)), seed=seed, **FIELDS)
+        model = of_components(str(parts(vision)), str(parts(text)), seed=seed, **FIELDS)
         return model.qformer.state_dict() | model.vision_model.projection.state_dict()
 
     state = torch.get_rng_state()
@@ -108,7 +107,7 @@ def test_the_qformer_hangs_on_the_seed_alone(parts) -> None:
 
 
 def test_a_fresh_weight_has_the_configured_spread(parts) -> None:
-    qformer = from_components(
+    qformer = of_components(
         str(parts("clip")), str(parts("gpt_neo")), seed=0, initializer_range=0.5, **FIELDS
     ).qformer.requires_grad_(False)
     # 1,024 and 4,096 draws: their spread is within 4 of its own standard errors, 1 / sqrt(2 n).
@@ -123,7 +122,7 @@ def test_a_fresh_weight_has_the_configured_spread(parts) -> None:
 def test_rows_of_the_marks_are_drawn_with_the_seed(parts) -> None:
     def rows(seed: int) -> torch.Tensor:
         paths = str(parts("clip")), str(parts("gpt_neo"))
-        return from_components(*paths, seed=seed, **FIELDS).get_input_embeddings().weight[61:]
+        return of_components(*paths, seed=seed, **FIELDS).get_input_embeddings().weight[61:]
 
     first = rows(0)
     assert len(first) == 1202 - 61 and torch.equal(first, rows(0))
@@ -144,7 +143,7 @@ def test_masks_that_old_checkpoints_hold_are_expected(parts, tmp_path) -> None:
 
     decoder = edited(parts("gpt_neo"), tmp_path / "neo", as_old)
     vision = edited(parts("clip"), tmp_path / "clip", with_positions)
-    from_components(vision, decoder, seed=0, **FIELDS)
+    of_components(vision, decoder, seed=0, **FIELDS)
 
 
 @pytest.mark.parametrize("kind", ["clip", "gpt_neo"])
@@ -157,7 +156,7 @@ def test_a_missing_weight_is_named(parts, tmp_path, kind) -> None:
     )
     paths[kind] = edited(parts(kind), tmp_path / "short", lambda weights: weights.pop(gone))
     with pytest.raises(ModelError, match=f"1 missing weights: {gone}"):
-        from_components(*paths.values(), seed=0, **FIELDS)
+        of_components(*paths.values(), seed=0, **FIELDS)
 
 
 def test_a_surplus_weight_is_named(parts, tmp_path) -> None:
@@ -165,19 +164,19 @@ def test_a_surplus_weight_is_named(parts, tmp_path) -> None:
         parts("clip"), tmp_path / "more", lambda weights: weights.update(extra=torch.ones(2))
     )
     with pytest.raises(ModelError, match="1 unexpected weights: extra"):
-        from_components(vision, str(parts("gpt_neo")), seed=0, **FIELDS)
+        of_components(vision, str(parts("gpt_neo")), seed=0, **FIELDS)
 
 
 def test_checkpoints_in_each_others_place_are_refused(parts) -> None:
     with pytest.raises(ModelError, match='model_type "gpt_neo"'):
-        from_components(str(parts("gpt_neo")), str(parts("gpt_neo")), seed=0)
+        of_components(str(parts("gpt_neo")), str(parts("gpt_neo")), seed=0)
     with pytest.raises(ModelError, match=r"its decoder is clip; expected a decoder of type opt"):
-        from_components(str(parts("clip")), str(parts("clip")), seed=0)
+        of_components(str(parts("clip")), str(parts("clip")), seed=0)
 
 
 def test_a_geometry_that_does_not_fit_is_refused(parts) -> None:
     with pytest.raises(ModelError, match="qformer_hidden_size is 64"):
-        from_components(
+        of_components(
             str(parts("clip")), str(parts("gpt_neo")), seed=0, **FIELDS, qformer_hidden_size=64
         )
 
@@ -186,7 +185,7 @@ def test_weights_that_are_no_safetensors_are_refused(parts, tmp_path) -> None:
     (tmp_path / "config.json").write_bytes((parts("gpt_neo") / "config.json").read_bytes())
     torch.save(load_file(parts("gpt_neo") / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
-        from_components(str(parts("clip")), str(tmp_path), seed=0)
+        of_components(str(parts("clip")), str(tmp_path), seed=0)
 
 
 def test_the_processor_is_both_parts_in_one(parts, tmp_path) -> None:
