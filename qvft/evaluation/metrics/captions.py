@@ -63,19 +63,11 @@ def score_captions(
         (pieces(composed(predictions[key])) for key in ids),
         ((pieces(composed(text)) for text in references[key]) for key in ids),
     )
-    return _score(ids, batch.split(tokens_of_piece))
+    return score_batch(ids, batch.split(tokens_of_piece))
 
 
-def score_tokens(
-    references: Mapping[str, Sequence[Sequence[str]]], predictions: Mapping[str, Sequence[str]]
-) -> CaptionScores:
-    """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
-    ids = list(predictions)
-    known = [references[key] for key in ids]
-    return _score(ids, CaptionBatch.from_tokens(predictions.values(), known))
-
-
-def _score(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
+def score_batch(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
+    """`score_captions` of captions that are tokenised already."""
     if not ids:
         nothing: dict[str, dict[str, float]] = {name: {} for name in NAMES}
         return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))
