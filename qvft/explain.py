@@ -40,8 +40,8 @@ def explain(given: argparse.Namespace) -> None:
     from qvft.files import require_writable
     from qvft.setup.resolve_model import resolve_model
 
-    figure_format(given.out, option="--out")
     require_writable(given.out)
+    figure_format(given.out, option="--out")
     opened = resolve_model(given.model)
     require_models(opened.recipe)
     row = the_one_row(given.image, question=given.question)

@@ -66,19 +66,12 @@ def score_captions(
     texts = [*(predictions[key] for key in ids), *chain.from_iterable(known)]
     items = np.arange(len(ids))
     item = np.append(items, np.repeat(items, [len(own) for own in known]))
-    return _score(ids, CaptionBatch.by_item(*numbered_pieces(texts), item).split(tokens_of_piece))
+    batch = CaptionBatch.by_item(*numbered_pieces(texts), item)
+    return score_batch(ids, batch.split(tokens_of_piece))
 
 
-def score_tokens(
-    references: Mapping[str, Sequence[Sequence[str]]], predictions: Mapping[str, Sequence[str]]
-) -> CaptionScores:
-    """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
-    ids = list(predictions)
-    known = [references[key] for key in ids]
-    return _score(ids, CaptionBatch.from_tokens(predictions.values(), known))
-
-
-def _score(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
+def score_batch(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
+    """`score_captions` of captions that are tokenised already."""
     if not ids:
         nothing: dict[str, dict[str, float]] = {name: {} for name in NAMES}
         return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))

@@ -7,6 +7,7 @@ A difference counts if its paired 95 % interval, over whole images, does not hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.report.table import figure, headline, signed
@@ -21,8 +22,6 @@ in two is then 10 points or more to either side."""
 
 HARDLY = 0.03
 """A gain from the image that is below this, by the upper end of its interval, is hardly one."""
-
-Ends = tuple[float, float]
 
 _TRY = (
     "Try higher learning rates (train.learning_rate), more epochs or trainable.vision=full, and "
@@ -55,17 +54,11 @@ def verdicts(
         if blind is not None:
             theirs = [blind.per_item[index] for index in chosen]
             found = _compared(scores, mine, theirs, images)
-            if found:
-                advice = _COLLAPSED if collapse else _TRY
-                hardly = HARDLY * (100 if scores.units[found[0]] == "percent" else 1)
-                sentences.append(
-                    _of_the_image(
-                        kind, *found, images=len(set(images)), hardly=hardly, advice=advice
-                    )
-                )
+            advice = _COLLAPSED if collapse else _TRY
+            sentences += [_of_the_image(kind, found, len(set(images)), advice)] if found else []
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
-            sentences += [_of_answers(*found)] if found else []
+            sentences += [_of_answers(found)] if found else []
     return [*sentences, *collapse]
 
 
@@ -89,40 +82,46 @@ def retention_verdicts(found: Mapping[str, Comparison]) -> list[str]:
     return sentences
 
 
-def _of_the_image(
-    kind: str,
-    name: str,
-    difference: str,
-    interval: Ends,
-    here: str,
-    there: str,
-    *,
-    images: int,
-    hardly: float,
-    advice: str,
-) -> str:
+class _Compared(NamedTuple):
+    """A metric of the same items with and without something.
+
+    Attributes:
+        here, there: both values as text.
+        difference: as text, with its 95 % interval.
+        low, high: ends of the interval; of percent from 0 to 1.
+    """
+
+    name: str
+    here: str
+    there: str
+    difference: str
+    low: float
+    high: float
+
+
+def _of_the_image(kind: str, found: _Compared, images: int, advice: str) -> str:
     numbers = (
-        f"{_words(name)} is {here} with the right images and {there} with the images shuffled; "
-        f"the difference is {difference}"
+        f"{found.name} is {found.here} with the right images and {found.there} with the images "
+        f"shuffled; the difference is {found.difference}"
     )
-    if interval[0] > 0:
+    if found.low > 0:
         return f"The model uses the image for {kind}s: {numbers}."
     few = images < FEW_IMAGES
-    if interval[1] < 0 or (interval[1] < hardly and not few):
+    if found.high < 0 or (found.high < HARDLY and not few):
         return f"This model hardly uses the image for {kind}s: {numbers}. {advice}."
     begins = f"Whether this model uses the image for {kind}s cannot be told from these data"
     more = f"{images} images tell little: evaluate on more. " if few else ""
     return f"{begins}: {numbers}. {more}If it does not: {advice[0].lower()}{advice[1:]}."
 
 
-def _of_answers(name: str, difference: str, interval: Ends, here: str, there: str) -> str:
-    low, high = interval
+def _of_answers(found: _Compared) -> str:
     baseline = "than always giving the most frequent training answer"
-    if low <= 0 <= high:
+    if found.low <= 0 <= found.high:
         begins = f"Whether it answers better {baseline} cannot be told from these data"
     else:
-        begins = f"It answers {'better' if low > 0 else 'worse'} {baseline}"
-    return f"{begins}: {_words(name)} is {here} against {there}, a difference of {difference}."
+        begins = f"It answers {'better' if found.low > 0 else 'worse'} {baseline}"
+    numbers = f"{found.name} is {found.here} against {found.there}"
+    return f"{begins}: {numbers}, a difference of {found.difference}."
 
 
 def _compared(
@@ -130,28 +129,23 @@ def _compared(
     mine: Sequence[Mapping[str, float | str]],
     theirs: Sequence[Mapping[str, float | str]],
     images: Sequence[str],
-) -> tuple[str, str, Ends, str, str] | None:
-    """The most telling metric of the items, its difference as text and the ends of its 95 %
-    interval, both in the metric's unit, and both values as text.
-
-    None where no item has one on both sides, or there is only one image.
+) -> _Compared | None:
+    """The items' most telling metric; None where no item has one on both sides, or there is only
+    one image.
     """
     for name in main_scores():
         chosen = [i for i in range(len(mine)) if name in mine[i] and name in theirs[i]]
         if not chosen or len(chosen) != sum(name in item for item in mine):
             continue
-        factor = 100 if scores.units[name] == "percent" else 1
+        unit = scores.units[name]
+        factor = 100 if unit == "percent" else 1
         a, b = ([factor * float(side[index][name]) for index in chosen] for side in (mine, theirs))
         paired = paired_difference(a, b, clusters=[images[index] for index in chosen])
         if paired.interval is None:
             return None
-        unit = scores.units[name]
         here, there = (figure(sum(side) / len(side), unit) for side in (a, b))
         ends = " to ".join(signed(end, unit) for end in paired.interval)
         difference = f"{signed(paired.difference, unit)} (95 % interval {ends})"
-        return name, difference, paired.interval, here, there
+        low, high = (end / factor for end in paired.interval)
+        return _Compared(name.replace("_", " "), here, there, difference, low, high)
     return None
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 from qvft.errors import DataError
-from qvft.evaluation.metrics.captions import NAMES, score_captions, score_tokens
+from qvft.evaluation.metrics.captions import NAMES, CaptionScores, score_batch, score_captions
+from qvft.evaluation.metrics.ngrams import CaptionBatch
 from qvft.evaluation.metrics.tokenize import tokenize
 
 # The official scripts and this module add the same doubles in another order.
 ROUNDING = 1e-12
+
+
+def score_tokens(
+    references: dict[str, list[list[str]]], predictions: dict[str, list[str]]
+) -> CaptionScores:
+    known = [references[key] for key in predictions]
+    return score_batch(list(predictions), CaptionBatch.from_tokens(predictions.values(), known))
 
 
 def test_corpus_and_items_equal_the_toolkit_on_real_captions(shared_data: Path) -> None:
