@@ -21,7 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qvft.files import expanded, given_path
+from qvft.errors import RecipeError
+from qvft.files import expanded, given_path, require_writable
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
@@ -63,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
     from qvft.checking.before_torch import require_models, texts_of
-    from qvft.errors import RecipeError
     from qvft.evaluation.figure_formats import figure_format
-    from qvft.files import require_writable
     from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe
 
@@ -133,8 +132,6 @@ def bench(given: argparse.Namespace) -> None:
 
 def plain_script(given: argparse.Namespace) -> Path:
     """The plain side of whole commands, `benchmarks/` in the checkout; raises RecipeError."""
-    from qvft.errors import RecipeError
-
     name = PLAIN_SCRIPTS.get(given.only)
     script = given.script or Path(__file__).resolve().parents[1] / "benchmarks" / (name or "")
     if name is None and given.script is not None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.errors import RecipeError
 from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import add_data_options, values_by_key
@@ -109,8 +110,6 @@ def convert(given: argparse.Namespace) -> None:
 
 def require_options(given: argparse.Namespace) -> None:
     """Refuses options that do not go together; raises `RecipeError`."""
-    from qvft.errors import RecipeError
-
     to_trl = given.to == "trl"
     for option, wanted in (("conversational", True), ("unpaired", True), ("copy_images", False)):
         if getattr(given, option) and to_trl != wanted:

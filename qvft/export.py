@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.files import expanded
+from qvft.errors import UserError
+from qvft.files import expanded, require_new
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
@@ -63,9 +64,6 @@ def export(given: argparse.Namespace) -> None:
 
 def _export_file(given: argparse.Namespace) -> dict[str, Any]:
     """Export of a LAVIS file; the content of export.json."""
-    from qvft.errors import UserError
-    from qvft.files import require_new
-
     if given.to != "transformers":
         raise UserError(
             f'"{given.to}"', where="--to", expected="transformers, which a .pth file is exported to"
@@ -98,7 +96,6 @@ def _export_file(given: argparse.Namespace) -> dict[str, Any]:
 def _export_run(given: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Export of a run; the content of export.json, and what its verification found."""
     from qvft.checking.before_torch import require_models
-    from qvft.files import require_new
     from qvft.setup.run_recipe import run_recipe
     from qvft.weights.requirements import require_form, require_texts
 

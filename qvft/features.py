@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.table import Table
+
+from qvft.data.features.folders import SHARD, Space, bytes_of, default_cache, remove, spaces
+from qvft.errors import DataError, UserError
 from qvft.files import given_path
 from qvft.log import exit_status, stdout
 from qvft.terminal import program
-
-if TYPE_CHECKING:
-    from qvft.data.features.folders import Space
 
 _SHOWN_ID = 12
 _DAY_S = 86_400.0
@@ -51,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def act(given: argparse.Namespace) -> None:
-    from qvft.data.features.folders import default_cache
-    from qvft.errors import DataError
-
     if given.action == "prune" and given.cache is not None and not given.cache.is_dir():
         raise DataError("no such folder", where=f"command line: --cache {given.cache}")
     cache = given.cache or default_cache()
@@ -65,10 +62,6 @@ def act(given: argparse.Namespace) -> None:
 
 def show(cache: Path) -> None:
     """A table of the spaces."""
-    from rich.table import Table
-
-    from qvft.data.features.folders import bytes_of, spaces
-
     found = spaces(cache)
     if found:
         table = Table("space", "ViT", "pixels", "stored", "shape", "images", "size", "last used")
@@ -90,8 +83,6 @@ def show(cache: Path) -> None:
 
 def prune(cache: Path, given: argparse.Namespace) -> None:
     """Removes the chosen spaces and prints the freed bytes."""
-    from qvft.data.features.folders import bytes_of, remove
-
     chosen = _chosen(cache, given)
     size = sum(bytes_of(one.files) for one in chosen)
     if not given.dry_run:
@@ -102,9 +93,6 @@ def prune(cache: Path, given: argparse.Namespace) -> None:
 
 
 def _chosen(cache: Path, given: argparse.Namespace) -> list[Space]:
-    from qvft.data.features.folders import spaces
-    from qvft.errors import UserError
-
     if not (given.all or given.old_format) and given.unused_days is None and given.space is None:
         raise UserError("nothing to prune", do="give --all, --space, --unused-days or --old-format")
     chosen = spaces(cache)
@@ -142,9 +130,7 @@ def _facts(space: Space) -> tuple[str, str, str, str, str]:
 
 
 def _image_count(files: Sequence[Path]) -> str:
-    from qvft.data.features.folders import SHARD
     from qvft.data.features.shards import read_keys
-    from qvft.errors import DataError
 
     keys: set[bytes] = set()
     damaged = 0

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qvft.files import given_path
+from qvft.errors import RecipeError
+from qvft.files import given_path, new_folder, require_new, write_text
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import add_data_options, values_by_key
 from qvft.terminal import program
@@ -67,7 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start(given: argparse.Namespace) -> None:
     """Detects, reads, shows, splits, writes, and prints the next commands."""
     from qvft.data.write_jsonl import write_jsonl
-    from qvft.files import new_folder, require_new, write_text
     from qvft.new_project.detect_format import detect
     from qvft.new_project.read_data import described, read_found, sample_lines
     from qvft.new_project.recipe_text import recipe_text
@@ -112,7 +112,6 @@ def start(given: argparse.Namespace) -> None:
 
 def shares_of(split: str) -> dict[str, float]:
     """The shares of train, val and test; raises RecipeError."""
-    from qvft.errors import RecipeError
     from qvft.new_project.split_samples import ROLES
 
     numbers = [part.strip() for part in split.split(",")]

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,25 @@ MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
 SAMPLE_S = 0.002
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What the benchmarks of training steps have in common.
+
+    Attributes:
+        promised: the speed-up expected from FLOPs.
+        max_abs_gradient_difference: between both sides, over all weights.
+        max_abs_gradient: the largest gradient beside it.
+    """
+
+    promised: float
+    max_abs_gradient_difference: float
+    max_abs_gradient: float
+    images: int
+    batches: int
+    rounds: int
+    precision: str
 
 
 def timed(call: Callable[[], Result]) -> tuple[Result, float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qvft.benchmark.machine import (
+    Comparison,
     backward_flops,
     gradient_difference,
     gradients,
@@ -51,33 +52,23 @@ class PreferencePace:
     flops_per_pair: float
 
 
-@dataclass(frozen=True)
-class PreferenceBench:
+@dataclass(frozen=True, kw_only=True)
+class PreferenceBench(Comparison):
     """Result of the benchmark of preference tuning.
 
     Attributes:
         speedup: pairs per second of qvft over trl's.
         memory_ratio: peak memory of a step of trl's over qvft's.
-        promised: the speed-up expected from FLOPs.
         reference_seconds: the pass that computes the reference of these pairs, which qvft makes
             once per phase, and trl in every step.
-        max_abs_gradient_difference: over all weights, in the first batch.
-        max_abs_gradient: the largest gradient beside it.
     """
 
     trl: PreferencePace
     qvft: PreferencePace
     speedup: float
     memory_ratio: float
-    promised: float
     reference_seconds: float
-    max_abs_gradient_difference: float
-    max_abs_gradient: float
     pairs: int
-    images: int
-    batches: int
-    rounds: int
-    precision: str
 
 
 def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBench:

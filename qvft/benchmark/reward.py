@@ -10,7 +10,13 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qvft.benchmark.machine import gradient_difference, gradients, peak_memory, seconds_of
+from qvft.benchmark.machine import (
+    Comparison,
+    gradient_difference,
+    gradients,
+    peak_memory,
+    seconds_of,
+)
 from qvft.benchmark.reward_sides import RewardSide, own_image
 from qvft.benchmark.training import rows_of_batches
 from qvft.errors import RecipeError
@@ -31,17 +37,15 @@ class RewardPace:
     flops_per_update: float
 
 
-@dataclass(frozen=True)
-class RewardBench:
+@dataclass(frozen=True, kw_only=True)
+class RewardBench(Comparison):
     """Result of the benchmark of reward tuning.
 
+    An update is sampling, rewards, forward, backward and optimizer step.
+
     Attributes:
-        sampling_speedup, update_speedup: of qvft over the plain way; an update is sampling,
-            rewards, forward, backward and optimizer step.
+        sampling_speedup, update_speedup: of qvft over the plain way.
         memory_ratio: peak memory of an update, plain over qvft.
-        promised: the speed-up of an update expected from FLOPs.
-        max_abs_gradient_difference: of both ways on the same samples, over all weights.
-        max_abs_gradient: the largest gradient beside it.
     """
 
     plain: RewardPace
@@ -49,15 +53,8 @@ class RewardBench:
     sampling_speedup: float
     update_speedup: float
     memory_ratio: float
-    promised: float
-    max_abs_gradient_difference: float
-    max_abs_gradient: float
     rows: int
-    images: int
     num_generations: int
-    batches: int
-    rounds: int
-    precision: str
 
 
 def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
@@ -108,8 +105,7 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     }
     plain, qvft = paces["plain"], paces["qvft"]
     return RewardBench(
-        plain,
-        qvft,
+        **paces,
         sampling_speedup=qvft.samples_per_second / plain.samples_per_second,
         update_speedup=qvft.updates_per_second / plain.updates_per_second,
         memory_ratio=plain.peak_memory_bytes / max(1, qvft.peak_memory_bytes),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qvft.benchmark.machine import matmul_rate
+from qvft.benchmark.machine import Comparison, matmul_rate
 from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
@@ -50,31 +50,22 @@ class TrainingPace:
     flops_per_second: float
 
 
-@dataclass(frozen=True)
-class TrainingBench:
+@dataclass(frozen=True, kw_only=True)
+class TrainingBench(Comparison):
     """Result of the training benchmark.
 
     Attributes:
         speedup: texts per second of `qvft` over `plain`.
-        promised: the speed-up expected from FLOPs.
-        max_abs_loss_difference, max_abs_gradient_difference: over all batches and weights.
-        max_abs_gradient: the largest gradient beside it.
+        max_abs_loss_difference: over all batches.
         matmul_flops_per_second: of a large product of matrices in the type that trains.
     """
 
     ways: dict[str, TrainingPace]
     speedup: float
-    promised: float
     max_abs_loss_difference: float
-    max_abs_gradient_difference: float
-    max_abs_gradient: float
     matmul_flops_per_second: float
     texts: int
-    images: int
     label_tokens: int
-    batches: int
-    rounds: int
-    precision: str
 
 
 def bench_training(
@@ -123,7 +114,7 @@ def bench_training(
     texts = sum(len(rows) for rows in batches)
     paces = measured_paces(bench, laid, texts=texts, rounds=rounds)
     return TrainingBench(
-        paces,
+        ways=paces,
         speedup=paces["qvft"].texts_per_second / paces["plain"].texts_per_second,
         promised=paces["plain"].flops_per_text / paces["qvft"].flops_per_text,
         max_abs_loss_difference=loss,

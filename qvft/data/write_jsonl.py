@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -80,16 +81,7 @@ def _line(sample: Sample, image: str) -> str:
         }
         for one in sample.questions
     ]
-    pairs = [
-        {
-            "id": one.id,
-            "question": one.question,
-            "chosen": one.chosen,
-            "rejected": one.rejected,
-            "meta": dict(one.meta),
-        }
-        for one in sample.pairs
-    ]
+    pairs = [asdict(one) for one in sample.pairs]
     row = {
         "id": sample.id,
         "image": image,

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qvft.data.collate import Collator
-from qvft.data.padding import WIDTH_STEP, pad_rows
+from qvft.data.collate import WIDTH_STEP, Collator, pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.inference.encoding import Encoded
 from qvft.models.forward_stages import generate

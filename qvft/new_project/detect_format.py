@@ -10,6 +10,7 @@ from typing import Any
 from qvft.data.formats.class_folders import class_names
 from qvft.data.formats.csv_rows import PARQUET, holds_images
 from qvft.data.formats.csv_rows import SUFFIXES as TABLES
+from qvft.data.formats.sample_builder import existing
 from qvft.data.formats.vqa_rad import FILE as VQA_RAD
 from qvft.data.formats.vqa_rad import SPLIT_FILES
 from qvft.errors import DataError
@@ -48,9 +49,7 @@ def detect(path: Path, format: str | None = None) -> Found:
             if found.format == format:
                 return found
         return Found(format, path)
-    if not path.exists():
-        raise DataError("no such file or folder", where=str(path), do="check the path")
-    return _of_folder(path) if path.is_dir() else _of_file(path)
+    return _of_folder(path) if existing(path).is_dir() else _of_file(path)
 
 
 def role(split: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qvft.data.padding import WIDTH_STEP
+from qvft.data.collate import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.errors import ModelError, RecipeError

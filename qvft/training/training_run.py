@@ -21,8 +21,8 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.adapters.lora import lora_targets
-from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
+from qvft.data.token_stats import row_tokens
 from qvft.inference.reward_function import RewardFunction, TextScores
 from qvft.log import get_logger
 from qvft.recipe.phases import PhasePlan

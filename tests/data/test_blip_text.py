@@ -13,7 +13,7 @@ from qvft.data.blip_text import MAX_WORDS, clean_caption, clean_question
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.data.stream import Part
-from qvft.data.text_cleaning import Cleaned, TextsLeft, cleaned_rows, require_text_left
+from qvft.data.text_cleaning import TextsLeft, cleaned_rows, require_text_left
 from qvft.errors import DataError
 
 
@@ -70,8 +70,8 @@ ROWS = [
 
 
 def test_changed_rows_are_counted_and_answers_are_not() -> None:
-    assert cleaned_rows(ROWS, "blip2") == Cleaned(3, ("6",))
-    assert cleaned_rows(ROWS, "as_written") == Cleaned(0, ())
+    assert cleaned_rows(ROWS, "blip2") == (3, ("6",))
+    assert cleaned_rows(ROWS, "as_written") == (0, ())
 
 
 class Listed:

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
+from qvft.data.collate import pad_rows
 from qvft.data.packing import packed
-from qvft.data.padding import pad_rows
 from qvft.models.packed import Packing
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from qvft.data.packing import packed
 from qvft.data.prompt import PromptTemplate
-from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
+from qvft.data.token_stats import row_tokens
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_texts

@@ -89,16 +89,15 @@ def _of_pairs(
     """The columns without those that make no pairs; raises DataError if one of them was named."""
     has_other_texts = bool(found.keys() & {*_CAPTION_KEYS, "answer", "answers"})
     form = next((keys for keys in (_PAIRED, _UNPAIRED) if found.keys() >= set(keys)), None)
-    for keys in (_PAIRED, _UNPAIRED):
-        for key in keys:
-            lacking = next((other for other in keys if other not in found), None)
-            is_meant = key in named or (key != "label" and not has_other_texts)
-            if form is None and key in found and lacking and is_meant:
-                raise DataError(
-                    f"a column `{found[key]}` but none for `{lacking}` (columns: {listed})",
-                    where=where,
-                    do=f"set `columns.{lacking}`",
-                )
+    halves = (_PAIRED, _PAIRED[::-1], _UNPAIRED, _UNPAIRED[::-1])
+    for half, other in halves if form is None else ():
+        is_meant = half in named or (half != "label" and not has_other_texts)
+        if half in found and is_meant:
+            raise DataError(
+                f"a column `{found[half]}` but none for `{other}` (columns: {listed})",
+                where=where,
+                do=f"set `columns.{other}`",
+            )
     kept = dict(found)
     for key in _PAIR_KEYS:
         if key in kept and (form is None or (key != "prompt" and key not in form)):

@@ -18,7 +18,6 @@ EXCEL = ".xlsx"
 PARQUET = ".parquet"
 SUFFIXES = (".csv", ".tsv", EXCEL)
 """Of files that a folder has per split."""
-_SEPARATORS = ",;\t|"
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 LONGEST_CELL = 1 << 24  # characters; the standard library's own limit is 131,072
 
@@ -44,7 +43,7 @@ def read_rows(
         text = read_text(path)
         header = text.lstrip("\r\n").partition("\n")[0]
         is_tsv = path.suffix.lower() == ".tsv"
-        separator = "\t" if is_tsv else max(_SEPARATORS, key=header.count)
+        separator = "\t" if is_tsv else max(_NAMES, key=header.count)
         lines = _lines(text, path, delimiter=separator, skipinitialspace=skipinitialspace)
     number, cells = next(lines, (1, []))
     names = [name.strip() for name in cells]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,8 @@ def samples_of(
     builders: dict[str, SampleBuilder] = {}
     ids = Unique(found.get("id", "id"))
     features, texts = dataset.features, set(found.values()) - {column}
-    is_unpaired, rated = "completion" in found, preference.RatedTexts(where)
+    is_unpaired = "completion" in found
+    rated: dict[str, list[preference.Rated]] = defaultdict(list)
     for number, written in enumerate(dataset):
         place = f"{where}, row {number}"
         row = table.with_class_names(written, features, texts, where=place)
@@ -94,12 +96,21 @@ def samples_of(
             builder.questions.append(question)
         pair_id = name if "id" in found and not question else ""
         if is_unpaired:
-            rated.add(key, preference.read_rated(row, found, id=pair_id, where=place))
+            rated[key].append(preference.read_rated(row, found, id=pair_id, where=place))
         elif "chosen" in found:
             builder.pairs.append(preference.read_pair(row, found, id=pair_id, where=place))
-    for key, builder in builders.items():
-        builder.pairs.extend(rated.pairs(key))
-    rated.warn_of_rest()
+    alone = 0
+    for key, texts_of_image in rated.items():
+        builders[key].pairs, without_partner = preference.pair_up(texts_of_image)
+        alone += without_partner
+    if alone:
+        _log.warning(
+            "%s: %d of %d completions have no partner with the other label for their image and "
+            "prompt, and are left out",
+            where,
+            alone,
+            sum(map(len, rated.values())),
+        )
     pairs = (pair for builder in builders.values() for pair in builder.pairs)
     preference.warn_of_questions_inside(pairs, where=where)
     yield from (builder.sample() for builder in builders.values())

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qvft.data.formats import fields
@@ -90,49 +90,27 @@ def read_rated(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, w
     )
 
 
-@dataclass
-class RatedTexts:
-    """Pairs up rated texts of one image and question in the order of their rows.
+def pair_up(texts: Iterable[Rated]) -> tuple[list[Pair], int]:
+    """The pairs of an image's rated texts, and the number of texts without partner.
 
-    The first good one goes with the first bad one, and so on, which undoes
-    `trl.unpair_preference_dataset`.
+    Of each question the first good text goes with the first bad one, and so on, which undoes
+    `trl.unpair_preference_dataset`. Equal texts make no pair.
     """
-
-    where: str
-    _texts: dict[str, dict[str | None, list[Rated]]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(list))
-    )
-    _alone: int = 0
-    _rows: int = 0
-
-    def add(self, image: str, text: Rated) -> None:
-        """Adds a text of an image."""
-        self._texts[image][text.question].append(text)
-        self._rows += 1
-
-    def pairs(self, image: str) -> Iterator[Pair]:
-        """The pairs of an image; equal texts make none. Texts without partner are counted."""
-        for question, texts in self._texts[image].items():
-            good = [one for one in texts if one.is_good]
-            bad = [one for one in texts if not one.is_good]
-            self._alone += abs(len(good) - len(bad))
-            for chosen, rejected in zip(good, bad, strict=False):
-                if chosen.text == rejected.text:
-                    self._alone += 2
-                    continue
+    by_question: dict[str | None, list[Rated]] = defaultdict(list)
+    for one in texts:
+        by_question[one.question].append(one)
+    pairs, alone = [], 0
+    for question, rated in by_question.items():
+        good = [one for one in rated if one.is_good]
+        bad = [one for one in rated if not one.is_good]
+        alone += abs(len(good) - len(bad))
+        for chosen, rejected in zip(good, bad, strict=False):
+            if chosen.text == rejected.text:
+                alone += 2
+            else:
                 id = chosen.id if chosen.id == rejected.id else ""
-                yield Pair(id, question, chosen.text, rejected.text)
-
-    def warn_of_rest(self) -> None:
-        """Says how many texts have no partner, once `pairs` was called for all images."""
-        if self._alone:
-            _log.warning(
-                "%s: %d of %d completions have no partner with the other label for their image "
-                "and prompt, and are left out",
-                self.where,
-                self._alone,
-                self._rows,
-            )
+                pairs.append(Pair(id, question, chosen.text, rejected.text))
+    return pairs, alone
 
 
 def _question(cell: Any, column: str, *, where: str) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from qvft.data.row_tokens import RowTokens
+from qvft.data.token_stats import RowTokens
 from qvft.errors import RecipeError
 from qvft.training.batches.mixture import Mixture
 from qvft.training.batches.sampler import Images, epoch_generator, images_by_epoch, spans

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qvft.data.row_tokens import RowTokens
 from qvft.data.rows import Row, training_rows
 from qvft.data.sample import ImageInMemory, Origin, Sample
+from qvft.data.token_stats import RowTokens
 from qvft.errors import RecipeError
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe

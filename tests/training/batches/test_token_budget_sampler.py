@@ -9,7 +9,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard, skip_first_batches
 from torch.utils.data import DataLoader
 
-from qvft.data.row_tokens import RowTokens
+from qvft.data.token_stats import RowTokens
 from qvft.errors import RecipeError
 from qvft.training.batches.numbered_rows import EpochOrder
 from qvft.training.batches.sampler import GroupedSampler

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import FILLER, Row
+from qvft.data.token_stats import row_tokens
 from qvft.models.forward_stages import encode_images
 from qvft.models.supervised_tokens import supervised_tokens
 from qvft.recipe.load import load_recipe
