@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.errors import DataError
+from qvft.errors import DataError, UserError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, stored_groups
 from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
@@ -170,9 +170,14 @@ def _standing(task: Task) -> StoredEvaluation | None:
 
 def evaluation_of_start(task: Task, start: ResolvedModel) -> str | None:
     """Folder of a stored evaluation, on the same items, of the run that a run started from; None
-    if there is none, for then nothing is compared unless `--against` asks for it.
+    if there is none, or that run's base is gone: then nothing is compared unless `--against` asks
+    for it.
     """
-    found = _standing(prepare(start, split=task.split))
+    try:
+        found = _standing(prepare(start, split=task.split))
+    except UserError as error:
+        logger.info("not compared with the run it started from: %s", error)
+        return None
     return None if found is None else str(found.folder)
 
 
