@@ -75,6 +75,18 @@ def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]
             )
 
 
+def fitting_metrics(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Those of the names that can score these rows, of one of several sources."""
+    asked = prediction_rows(rows)
+    captioned = any(row.kind == "caption" for row in rows)
+    return [
+        name
+        for name in names
+        if (name != RETRIEVAL or captioned)
+        and (name in _NOT_IN_TABLE or misfit(asked, name) is None)
+    ]
+
+
 def require_known_metrics(names: Sequence[str]) -> None:
     """Checks the names in `eval.metrics`.
 
