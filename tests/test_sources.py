@@ -153,6 +153,25 @@ def test_sources_share_one_loaded_model_and_get_the_texts_of_separate_evaluation
     assert (one / "predictions.jsonl").read_text() == (other / "predictions.jsonl").read_text()
 
 
+def test_each_source_is_scored_by_the_named_metrics_that_fit_it(
+    mixed: tuple[Path, list[str]], sources: Path, tmp_path: Path
+) -> None:
+    kinds = [
+        {"path": str(sources / "few.jsonl"), "limit": 2, "texts": kind, "name": kind}
+        for kind in ("captions", "questions")
+    ]
+    given = [str(mixed[0]), f"data.eval={json.dumps(kinds)}", "eval.blind=false"]
+    out = tmp_path / "out"
+    assert evaluate([*given, "eval.metrics=[captions, answers]", f"--out={out}"]) == 0
+    for kind, own, other in (
+        ("captions", "CIDEr", "exact_match"),
+        ("questions", "exact_match", "CIDEr"),
+    ):
+        metrics = json.loads((out / kind / "report.json").read_text())["metrics"]
+        assert own in metrics and other not in metrics
+    assert evaluate([*given, "eval.metrics=[captions, answers, vqa_2017]"]) == 2
+
+
 def test_two_sources_of_one_name_are_refused(
     recipe_file: Path, sources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

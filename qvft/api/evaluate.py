@@ -39,9 +39,16 @@ def evaluate_each(
     from qvft.checking.before_torch import require_models
     from qvft.data.rows import evaluation_rows
     from qvft.errors import RecipeError
-    from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
+    from qvft.evaluation.available_metrics import (
+        fitting_metrics,
+        require_fitting_metrics,
+        require_installed_metrics,
+        require_metrics,
+    )
     from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import choose_folder, output_folder, require_replaceable
+    from qvft.evaluation.rows import prediction_rows
+    from qvft.log import get_logger
     from qvft.setup.data import listed
     from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
     from qvft.setup.source_names import require_names, source_name
@@ -60,8 +67,22 @@ def evaluate_each(
             do='evaluate them with evaluate_each, or name one: **{"data.eval": {"path": ...}}',
         )
     checked = []
+    unused = opened.recipe.eval.metrics
     for source in sources:
-        own = {"data": data.model_copy(update={"eval": source})}
+        own: dict[str, Any] = {"data": data.model_copy(update={"eval": source})}
+        texts = listed(opened.recipe.model_copy(update=own), "eval")
+        rows = evaluation_rows(texts.samples, texts=source.texts)
+        if len(sources) > 1:
+            fitting = fitting_metrics(opened.recipe.eval.metrics, rows)
+            unused = [name for name in unused if name not in fitting]
+            if left := [name for name in opened.recipe.eval.metrics if name not in fitting]:
+                get_logger("qvft.eval").warning(
+                    "%s: without the metrics %s", source_name(source), ", ".join(left)
+                )
+            kept_keys: dict[str, Any] = {"metrics": fitting} if fitting else {}
+            if not any(row.kind == "question" for row in rows):
+                kept_keys["candidates"] = None
+            own["eval"] = opened.recipe.eval.model_copy(update=kept_keys)
         one = replace(opened, recipe=opened.recipe.model_copy(update=own))
         folder = out or output_folder(one, source_name(source))
         if out is not None and data.lists("eval"):
@@ -72,10 +93,11 @@ def evaluate_each(
             other = compared_with(against, one, recipe_path=recipe_path, overrides=overrides)
             if other is not None:
                 require_models(other.recipe)
-        texts = listed(one.recipe, "eval")
         if data.on_bad_image == "error":  # all of these texts are used
-            require_metrics(one, evaluation_rows(texts.samples, texts=source.texts))
+            require_metrics(one, rows)
         checked.append((one, other, texts, folder))
+    if len(sources) > 1:
+        require_fitting_metrics(unused, prediction_rows(rows))
 
     # All checks that need no torch are done.
     from qvft.evaluation import evaluate as evaluation
@@ -88,14 +110,14 @@ def evaluate_each(
     load = cache(lambda: load_resolved(checked[0][0])) if shared else None
     done = []
     kept = None  # what was forgotten does not depend on the source
-    for one, other, texts, folder in checked:
-        task = prepare(one, texts=texts)
+    tasks = [(prepare(one, texts=texts), other, folder) for one, other, texts, folder in checked]
+    for task, other, folder in tasks:
         folder = choose_folder(task, folder, named=out is not None, overwrite=overwrite)
         if kept is None:
-            kept = retention(one)
+            kept = retention(task.opened)
         compared = against
         if against is None:
-            start = started_from(one)
+            start = started_from(task.opened)
             compared = None if start is None else evaluation_of_start(task, start)
         if compared is None:
             found = evaluation.evaluate(

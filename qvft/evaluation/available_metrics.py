@@ -40,6 +40,18 @@ def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]
             )
 
 
+def fitting_metrics(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Those of the names that can score these rows, of one of several sources."""
+    asked, found = prediction_rows(rows), []
+    for name in names:
+        if name == RETRIEVAL:
+            fits = any(row.kind == "caption" for row in rows)
+        else:
+            fits = name == "auto" or misfit(asked, find_metric(name)) is None
+        found += [name] if fits else []
+    return found
+
+
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
     """Raises RecipeError if data or model do not fit the metrics in `eval.metrics`."""
     require_fitting_metrics(opened.recipe.eval.metrics, prediction_rows(rows))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qvft.errors import UserError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, stored_groups
 from qvft.evaluation.evaluate import NOTHING, Evaluated, Load, Retained, evaluate, evaluate_again
@@ -167,9 +168,14 @@ def _stored(task: Task) -> StoredEvaluation | None:
 
 def evaluation_of_start(task: Task, start: ResolvedModel) -> str | None:
     """Folder of a stored evaluation, on the same items, of the run that a run started from; None
-    if there is none, for then nothing is compared unless `--against` asks for it.
+    if there is none, or that run's base is gone: then nothing is compared unless `--against` asks
+    for it.
     """
-    found = _stored(prepare(start, split=task.split))
+    try:
+        found = _stored(prepare(start, split=task.split))
+    except UserError as error:
+        logger.info("not compared with the run it started from: %s", error)
+        return None
     return None if found is None else str(found.folder)
 
 

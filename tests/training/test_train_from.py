@@ -267,6 +267,20 @@ def test_evaluation_compares_with_the_start_if_it_was_evaluated(
     assert compared.report.against.settings == []
 
 
+def test_bases_that_have_moved_do_not_stop_an_evaluation_that_names_the_base(
+    continued: Path, tiny_run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    start = Path(shutil.copytree(tiny_run, tmp_path / "start", symlinks=True))
+    run = Path(shutil.copytree(continued, tmp_path / "run"))
+    for folder in (start, run):
+        lock = folder / "recipe.lock.yaml"
+        text = lock.read_text().replace(f"from: {tiny_run}", f"from: {start}")
+        lock.write_text(text.replace(f"id: {tiny_folder}", f"id: {tmp_path / 'gone'}"))
+    overrides = [f"model.id={tiny_folder}", "data.eval.limit=2", "eval.blind=false"]
+    report = evaluate(str(run), overrides=overrides, out=tmp_path / "out").report
+    assert report.against is None and report.phases
+
+
 def test_check_of_a_recipe_knows_the_start(
     recipe_file: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

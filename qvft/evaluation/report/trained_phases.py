@@ -30,8 +30,8 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
     # An earlier attempt with another recipe may have left lines of other phases.
     names = {plan.phase.name for plan in plans}
     logged = [row for row in complete_lines(opened.home / "metrics.jsonl") if row["phase"] in names]
-    # Counted on the base's geometry: no weights are loaded.
-    counts = phase_counts(base_of(recipe).config, plans)
+    # Counted on the geometry of the base, where it is now: no weights are loaded.
+    counts = phase_counts(base_of(opened.recipe).config, plans)
     sources = read_manifest(opened.home / "adapter").get("sources", {})
     return {
         "phases": [
