@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats import find_format, read_samples
+from qvft.data.formats.format_table import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.images.dicom import dicom_remarks
 from qvft.data.quality.near_duplicates import ImageSignature

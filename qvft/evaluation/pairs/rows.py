@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from qvft.data.formats import read_samples
+from qvft.data.formats.format_table import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import Pair, Sample
 from qvft.errors import RecipeError
