@@ -74,7 +74,7 @@ def convert(given: argparse.Namespace) -> None:
         stdout.print(f"{rows} rows written to {given.out}{more}")
         return
 
-    from qvft.data.formats import read_samples
+    from qvft.data.formats.format_table import read_samples
 
     options = ("split", "images", "questions", "annotations", "limit", "allow_paths_outside_root")
     samples = read_samples(

@@ -57,7 +57,8 @@ def in_threads(
     share of the cores; for work that releases Python's interpreter lock (Pillow, numpy).
 
     Short work, as on images of 64 pixels, is done in this thread, as the first `2 * tried` items
-    show: threads would spend more on waiting for the lock than other cores give.
+    show: threads would spend more on waiting for the lock than other cores give. With `tried=0` it
+    is taken to be long.
     """
     share = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     remaining = iter(items)

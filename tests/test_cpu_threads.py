@@ -85,10 +85,23 @@ def test_results_of_threads_keep_their_order_and_few_are_held() -> None:
     assert list(results) == [item * item for item in range(1, 10)]
 
 
-@pytest.mark.parametrize("short", [0.0, float("inf")])
-def test_only_long_work_is_done_in_threads(short: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("short", "cores", "tried", "expected"),
+    [
+        (0.0, 2, 8, True),
+        (float("inf"), 2, 8, False),
+        (float("inf"), 2, 0, True),
+        (0.0, 1, 0, False),
+    ],
+)
+def test_only_long_work_on_several_cores_is_done_in_threads(
+    short: float, cores: int, tried: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cpu_threads, "SHORT", short)
-    found = list(cpu_threads.in_threads(lambda item: (item, threading.get_ident()), range(30)))
+    monkeypatch.setattr(cpu_threads, "cpu_cores", lambda: cores)
+    found = list(
+        cpu_threads.in_threads(lambda item: (item, threading.get_ident()), range(30), tried=tried)
+    )
     assert [item for item, _ in found] == list(range(30))
     elsewhere = {thread for _, thread in found} - {threading.get_ident()}
-    assert bool(elsewhere) == (short == 0.0)
+    assert bool(elsewhere) == expected

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qvft.evaluation.metrics.captions import score_captions
-from qvft.evaluation.metrics.ngrams import CaptionBatch
+from qvft.evaluation.metrics.captions import caption_batch, score_captions
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
+from qvft.evaluation.metrics.tokenize import tokens_of_piece
 from qvft.evaluation.official.captions import read_references
 from qvft.evaluation.official.reading import read_results
 
@@ -50,9 +49,8 @@ def time_stages(folder: Path) -> None:
     stage("all scores")
     tokens_of_piece.cache_clear()
     began = time.process_time()
-    known = ((pieces(text) for text in texts) for texts in references.values())
-    batch = CaptionBatch.from_tokens(map(pieces, predictions.values()), known)
-    batch = batch.split(tokens_of_piece)
+    known = [references[image] for image in predictions]
+    batch = caption_batch(list(predictions.values()), known)
     stage("of them words split and numbered")
     assert batch.sums.matches.any()
     stage("of them n-grams")

@@ -11,7 +11,7 @@ from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import RecipeError
 from qvft.evaluation.metrics.answers import exact_match
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
-from qvft.evaluation.metrics.captions import score_captions, words_of
+from qvft.evaluation.metrics.captions import caption_batch, score_captions, words_of
 from qvft.evaluation.metrics.cider import CorpusCider
 from qvft.evaluation.metrics.medical import token_f1
 from qvft.evaluation.metrics.ngrams import CaptionBatch
@@ -85,11 +85,8 @@ def _bleu4(texts: Sequence[Sampled], words: _Words) -> list[float]:
 
 
 def _rouge_l(texts: Sequence[Sampled]) -> list[float]:
-    batch = CaptionBatch.from_tokens(
-        (tokenize(composed(text.text)) for text in texts),
-        ([tokenize(composed(one)) for one in text.row.references] for text in texts),
-    )
-    return rouge_l(batch).tolist()
+    known = [text.row.references for text in texts]
+    return rouge_l(caption_batch([text.text for text in texts], known)).tolist()
 
 
 def _of_answers(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats import read_samples
+from qvft.data.formats.format_table import read_samples
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import ImageError

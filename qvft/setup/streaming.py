@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from qvft.data.formats import open_stream
+from qvft.data.formats.format_table import open_stream
 from qvft.data.sample import Origin, Sample
 from qvft.data.stream import Part, Stream
 from qvft.data.text_cleaning import TextsLeft

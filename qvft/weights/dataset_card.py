@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
-from qvft.data.formats import read_samples
+from qvft.data.formats.format_table import read_samples
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.recipe.load import load_recipe

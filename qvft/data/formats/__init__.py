@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from qvft.data.formats.format import Format
-    from qvft.data.formats.format_table import (
-        FORMATS,
-        find_format,
-        open_stream,
-        read_samples,
-        register_format,
-        require_unique,
-    )
-
-__all__ = [
-    "FORMATS",
-    "Format",
-    "find_format",
-    "open_stream",
-    "read_samples",
-    "register_format",
-    "require_unique",
-]
+_OF_TABLE = frozenset(
+    ("FORMATS", "Format", "find_format", "open_stream", "read_samples", "register_format")
+    + ("require_unique",)
+)
 
 
 def __getattr__(name: str) -> Any:
     """Imports the table when it is asked for: `fields` alone brings neither images nor numpy."""
-    if name not in __all__:
+    if name not in _OF_TABLE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("qvft.data.formats.format_table"), name)

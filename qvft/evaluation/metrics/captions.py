@@ -63,11 +63,13 @@ def score_captions(
             do="score the split that the predictions were made on",
         )
     known = [references[key] for key in ids]
-    texts = [*(predictions[key] for key in ids), *chain.from_iterable(known)]
-    items = np.arange(len(ids))
-    item = np.append(items, np.repeat(items, [len(own) for own in known]))
-    batch = CaptionBatch.by_item(*numbered_pieces(texts), item)
-    return score_batch(ids, batch.split(tokens_of_piece))
+    return score_batch(ids, caption_batch(list(predictions.values()), known))
+
+
+def caption_batch(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionBatch:
+    """Tokens of raw captions, one prediction and one or more references per item."""
+    numbered = numbered_pieces([*predictions, *chain.from_iterable(references)])
+    return CaptionBatch.by_item(*numbered, [*map(len, references)]).split(tokens_of_piece)
 
 
 def score_batch(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:

@@ -70,27 +70,22 @@ class CaptionBatch:
         cls, predictions: Iterable[Sequence[str]], references: Iterable[Iterable[Sequence[str]]]
     ) -> CaptionBatch:
         """Numbers the tokens of one prediction and one or more references an item."""
-        sizes: list[int] = []
-        items: list[int] = []
-
-        def texts() -> Iterator[Sequence[str]]:
-            for groups in (zip(predictions), references):
-                for item, group in enumerate(groups):
-                    for text in group:
-                        sizes.append(len(text))
-                        items.append(item)
-                        yield text
-
+        texts, known = [*predictions], []
+        for own in references:
+            before = len(texts)
+            texts += own
+            known.append(len(texts) - before)
         ids: defaultdict[str, int] = defaultdict(count().__next__)
-        tokens = np.fromiter(map(ids.__getitem__, chain.from_iterable(texts())), dtype=np.int64)
-        item, lengths = np.array(items, dtype=np.int64), np.array(sizes, dtype=np.int64)
-        return cls.by_item(list(ids), tokens, lengths, item)
+        tokens = np.fromiter(map(ids.__getitem__, chain.from_iterable(texts)), dtype=np.int64)
+        return cls.by_item(list(ids), tokens, np.array([*map(len, texts)], dtype=np.int64), known)
 
     @classmethod
     def by_item(
-        cls, vocabulary: Sequence[str], tokens: IntArray, lengths: IntArray, item: IntArray
+        cls, vocabulary: Sequence[str], tokens: IntArray, lengths: IntArray, known: Sequence[int]
     ) -> CaptionBatch:
-        """Brings texts that come as all predictions, then all references, in the batch's order."""
+        """Of texts that come as all predictions, then all references, `known` of each item."""
+        items = np.arange(len(known))
+        item = np.append(items, np.repeat(items, known))
         order = np.argsort(item, kind="stable")
         first = (np.cumsum(lengths) - lengths)[order]
         item, lengths = item[order], lengths[order]
@@ -151,8 +146,7 @@ class CaptionBatch:
         """All tokens by id, then by place: the id, shifted by `_place_bits`, and the place in
         `tokens`; a part at a time, and equal ids in one part."""
         packed = self.tokens << self._place_bits
-        for start in range(0, len(packed), _BLOCK):  # without another array of this size
-            packed[start : start + _BLOCK] += np.arange(start, min(start + _BLOCK, len(packed)))
+        packed += np.arange(len(packed))
         packed.sort()
         counts = np.bincount(self.tokens)
         firsts = (np.cumsum(counts) - counts)[counts > 0]

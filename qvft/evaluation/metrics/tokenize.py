@@ -31,8 +31,6 @@ DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "
 # A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
 # telephone number) or an opening angle bracket, or between a letter with a full stop and a capital.
 _MAY_JOIN = re.compile(r"[\d<\t\v\f\r\x1c-\x1f\x85\xa0\u2000-\u200a\u2028\u2029\u3000]")
-# The same for a text in ASCII, in half the time.
-_MAY_JOIN_ASCII = re.compile(r"[0-9<\t\v\f\r\x1c-\x1f]")
 _INITIAL = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|[\x92\u2019;][A-Za-z]+)\. +[A-Z]")
 _INSEPARABLE = re.compile(r"<|  |[^\S ]|\. +[A-Z.]")
 _DIGIT = re.compile(rf"[0-9{DIGIT}]")
@@ -59,8 +57,7 @@ def pieces(text: str) -> list[str]:
     """Parts of a text that are lexed by themselves: words, save where a blank may join them."""
     text = text.replace("\n", " ")
     chunks = text.split(" ")
-    may_join = _MAY_JOIN_ASCII if text.isascii() else _MAY_JOIN
-    if not may_join.search(text):
+    if not _MAY_JOIN.search(text):
         return [text] if ". " in text and _INITIAL.search(text) else chunks
     if _INSEPARABLE.search(text):
         return [text]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from qvft import cpu_threads
 from qvft.errors import DataError
+from qvft.evaluation.metrics import ngrams, word_numbers
 from qvft.evaluation.metrics.captions import NAMES, CaptionScores, score_batch, score_captions
 from qvft.evaluation.metrics.ngrams import CaptionBatch
 from qvft.evaluation.metrics.tokenize import tokenize
@@ -156,6 +158,22 @@ def test_order_of_items_does_not_matter() -> None:
     turned = dict(reversed(predictions.items()))
     one, other = score_captions(references, predictions), score_captions(references, turned)
     assert one.corpus == pytest.approx(other.corpus, abs=ROUNDING)
+
+
+def test_cores_and_sizes_of_parts_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    words = [f"{chr(97 + n % 26)}{'x' * (n % 5)}" for n in range(60)]
+    text = lambda: " ".join(draw.choices(words, range(60, 0, -1), k=draw.randrange(14))) + "."  # noqa: E731
+    predictions = {str(n): text() for n in range(80)}
+    references = {key: [text() for _ in range(1 + n % 4)] for n, key in enumerate(predictions)}
+    expected = score_captions(references, predictions)
+    assert expected.corpus["CIDEr"] > 0 and expected.corpus["Bleu_4"] > 0
+    monkeypatch.setattr(ngrams, "_BLOCK", 64)
+    monkeypatch.setattr(word_numbers, "_TEXTS", 16)
+    for cores in (1, 3):
+        monkeypatch.setattr(cpu_threads, "cpu_cores", lambda cores=cores: cores)
+        found = score_captions(references, predictions)
+        assert (found.corpus, found.per_item) == (expected.corpus, expected.per_item)
 
 
 def test_items_without_a_prediction_are_not_scored() -> None:

@@ -46,7 +46,7 @@ def require_pieces(texts: list[str]) -> None:
 
 
 def test_words_that_meet_in_a_slot_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_numbers, "_SLOT_BITS", 2)
+    monkeypatch.setattr(word_numbers, "_HASH_BITS", 14)
     texts = [f"{'x' * (n % 9)}{chr(97 + n % 26)} {'y' * (n % 16)}" for n in range(200)]
     vocabulary, numbers, _ = numbered_pieces(texts)
     assert [vocabulary[number] for number in numbers] == " ".join(texts).split(" ")
