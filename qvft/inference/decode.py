@@ -15,7 +15,9 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import WIDTH_STEP, Collator, pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
+from qvft.errors import FailedError
 from qvft.inference.encoding import Encoded
+from qvft.inference.finite import finite_logits
 from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
 
@@ -85,7 +87,11 @@ def generate_ids(
     batch: Sequence[Prompted],
     settings: Mapping[str, Any],
 ) -> Tensor:
-    """New tokens (B * num_return_sequences, T) for the rows of a batch, see `generate_texts`."""
+    """New tokens (B * num_return_sequences, T) for the rows of a batch, see `generate_texts`.
+
+    Raises:
+        FailedError: a logit is NaN or infinite.
+    """
     place, template = model.device, collator.template
     tokenizer = template.tokenizer
     shared = min(row.shared for row in batch)
@@ -94,15 +100,16 @@ def generate_ids(
     further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
     if shared:
         further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
-    return generate(
-        model,
-        {key: value.to(place) for key, value in rows.items()},
-        images=torch.stack([row.image.states for row in batch]),
-        eos_token_id=[template.stop_id, tokenizer.eos_token_id],
-        pad_token_id=template.pad_id,
-        **settings,
-        **further,
-    )
+    with finite_logits(model):
+        return generate(
+            model,
+            {key: value.to(place) for key, value in rows.items()},
+            images=torch.stack([row.image.states for row in batch]),
+            eos_token_id=[template.stop_id, tokenizer.eos_token_id],
+            pad_token_id=template.pad_id,
+            **settings,
+            **further,
+        )
 
 
 @torch.no_grad()
@@ -127,9 +134,12 @@ def generate_texts(
 
     Raises:
         RecipeError: transformers refuses a value or combination of the generation settings.
+        FailedError: as `generate_ids`.
     """
     try:
         new_ids = generate_ids(model, collator, batch, generation)
+    except FailedError:
+        raise
     except Exception as error:
         # transformers checks GenerationConfig only during generation, and some values break it.
         few = {"max_new_tokens": 1, "do_sample": False}

@@ -18,6 +18,7 @@ from qvft.adapters.manifest import fingerprints
 from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
+from qvft.inference.finite import require_finite
 from qvft.inference.vector_file import FloatArray
 from qvft.inference.vector_search import similarities
 from qvft.log import get_logger
@@ -96,7 +97,9 @@ class EmbeddingModel:
                 raise failed[0]
             if pixels is not None:
                 usable = [name for name, problem in named if problem is None]
-                yield usable, self._vectors(pixels).cpu().numpy()
+                vectors = self._vectors(pixels)
+                require_finite(vectors, "the vectors")
+                yield usable, vectors.cpu().numpy()
         if failed:
             says = "images that cannot be decoded, left out: %d of %d, first %s: %s"
             logger.warning(says, len(failed), len(sources), failed[0].where, failed[0].given)
@@ -111,7 +114,9 @@ class EmbeddingModel:
             raise no_contrast(self.name)
         listed = [texts] if isinstance(texts, str) else texts
         cleaned = [self.loaded.template.cleaned("caption", text) for text in listed]
-        return self._aligned.text_vectors(cleaned).cpu().numpy()[:, None]
+        vectors = self._aligned.text_vectors(cleaned)
+        require_finite(vectors, "the vectors")
+        return vectors.cpu().numpy()[:, None]
 
     def similarity(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """As `vector_search.similarities`."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.prompt import TokenRow
 from qvft.inference.decode import Prompted
+from qvft.inference.finite import require_finite
 from qvft.models.supervised_tokens import IGNORED, supervised_tokens
 from qvft.setup.packer import packer_for
 
@@ -95,6 +96,9 @@ def text_log_probs(
         model: in evaluation mode.
         batch: rows with their prompts and encoded images.
         texts: of each row.
+
+    Raises:
+        FailedError: a log-probability is NaN or infinite.
     """
     written = [
         (place, TokenRow((*row.ids, *target), len(row.ids)))
@@ -157,4 +161,5 @@ def _log_probs(
     )
     sums = torch.zeros(len(tokens), dtype=torch.float64, device=device)
     sums = sums.index_add(0, found.row, -found.losses.double())
+    require_finite(sums, "the log-probabilities")
     return [LogProb(*pair) for pair in zip(sums.tolist(), found.count.tolist(), strict=True)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import qvft
-from qvft.errors import DataError, ImageError, RecipeError
+from qvft.errors import DataError, FailedError, ImageError, RecipeError
 from qvft.predict import main
 
 ASKED = ("Is it red?", "Which colour is it?")
@@ -154,3 +156,20 @@ def test_no_images_give_no_texts(model: qvft.VisionLanguageModel) -> None:
 def test_an_unknown_field_is_refused(model: qvft.VisionLanguageModel, files: list[Path]) -> None:
     with pytest.raises(RecipeError, match="num_beams"):
         model.caption(files, num_beems=2)
+
+
+def test_a_model_with_a_nan_weight_writes_no_text_and_ranks_nothing(
+    tiny_folder: Path, files: list[Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "damaged"))
+    weights = load_file(folder / "model.safetensors")
+    weights["language_projection.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    damaged = qvft.load_model(folder)
+    for decoding in ({}, {"num_beams": 2}, {"do_sample": True, "seed": 1}):
+        with pytest.raises(FailedError, match="NaN"):
+            damaged.caption(files, **decoding)
+    with pytest.raises(FailedError, match="NaN"):
+        damaged.answer(files[0], list(ASKED))  # behind a shared prefix
+    with pytest.raises(FailedError, match="NaN"):
+        damaged.rank(files[0], ["yes", "no"], ASKED[0])
