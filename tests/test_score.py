@@ -230,7 +230,8 @@ def test_it_starts_without_torch_and_transformers(captions: list[str]) -> None:
     code = (
         "import sys; from qvft.score import main\n"
         f"status = main({captions!r})\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'scipy', 'PIL', 'asyncio'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'scipy', 'PIL', 'asyncio'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(status or ' '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run(

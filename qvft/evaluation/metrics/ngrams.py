@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,8 @@ from qvft.cpu_threads import in_threads
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-Summands = tuple[
-    tuple[IntArray, FloatArray], tuple[IntArray, FloatArray], tuple[IntArray, IntArray]
-]
-"""Of each sum of `NgramSums`: where to add, and what."""
+Summands = tuple[tuple[IntArray, npt.NDArray[Any]], ...]
+"""For each sum of `NgramSums`: where to add, and what."""
 
 ORDERS = 4
 
@@ -142,19 +141,17 @@ class CaptionBatch:
         for own, lengths, item, predicted in zip(tokens, *of_texts, strict=True):
             yield CaptionBatch(self.vocabulary, own, lengths, item - item[:1], predicted)
 
-    def blocks(self) -> list[IntArray]:
-        """All tokens by id, then by place: the id, shifted by `_place_bits`, and the place in
-        `tokens`; a part at a time, and equal ids in one part."""
-        packed = self.tokens << self._place_bits
+    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
+        ids; a part at a time, and equal ids in one part."""
+        bits = len(self.tokens).bit_length()
+        packed = self.tokens << bits
         packed += np.arange(len(packed))
         packed.sort()
         counts = np.bincount(self.tokens)
         firsts = (np.cumsum(counts) - counts)[counts > 0]
-        return np.split(packed, firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]])
-
-    @property
-    def _place_bits(self) -> int:
-        return len(self.tokens).bit_length()
+        for part in np.split(packed, firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]):
+            yield part >> bits, part & ((1 << bits) - 1)
 
     @cached_property
     def sums(self) -> NgramSums:
@@ -172,9 +169,9 @@ class CaptionBatch:
                 np.add.at(sums.matches[row], *matches)
         return sums
 
-    def _of_block(self, block: IntArray) -> list[Summands]:
+    def _of_block(self, block: tuple[IntArray, IntArray]) -> list[Summands]:
         """Of each order's n-grams that begin with the tokens of a block: what they add."""
-        key, start = block >> self._place_bits, block & ((1 << self._place_bits) - 1)
+        key, start = block
         text, new = self.text[start], changes(key)
         found = [self._summands(text, new)]
         for order in range(2, ORDERS + 1):

@@ -110,17 +110,16 @@ def write(path: Path, scored: Scored) -> None:
 def _tabular(items: ItemsView[str, Any]) -> list[str]:
     """The lines of items that have the same scores, all floats, each different float written once;
     none if items differ."""
-    names = {tuple(row) if isinstance(row, dict) else () for _, row in items}
-    values = [value for _, row in items for value in row.values()] if all(names) else []
-    if len(names) > 1 or set(map(type, values)) != {float}:
+    table = [row if isinstance(row, dict) else {} for _, row in items]
+    values = [value for row in table for value in row.values()]
+    if len(set(map(tuple, table))) != 1 or set(map(type, values)) != {float}:
         return []
     import numpy as np
 
-    bits, places = np.unique(
-        np.array(values).view(np.int64), return_inverse=True
-    )  # -0.0 is not 0.0
+    # By their bits, since -0.0 is not 0.0.
+    bits, places = np.unique(np.array(values).view(np.int64), return_inverse=True)
     written = np.array(_as_json(bits.view(np.float64).tolist())[1:-1].split(", "), dtype=object)
-    keys = [_as_json(name).replace("%", "%%") + ": %s" for name in names.pop()]
+    keys = [_as_json(name).replace("%", "%%") + ": %s" for name in table[0]]
     line = f"    %s: {{{', '.join(keys)}}}"
     rows = written[places].reshape(len(items), -1).tolist()
     return [line % (_as_json(name), *row) for (name, _), row in zip(items, rows, strict=True)]
