@@ -6,8 +6,11 @@ Shape letters: B rows, L longest row, R packed rows, K longest packed row.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -23,13 +26,15 @@ class Packer:
 
     Attributes:
         shares: whether a common prefix of an image's rows is stored once.
-        budget: maximum tokens of a packed row.
+        budget: tokens up to which a packed row is filled, or twice as many if that costs less.
+        most: maximum tokens of a packed row, unless a row is longer.
         row_per_owner: one packed row per owner, without a shared prefix: for an encoder-decoder,
             where the packed row of a prompt attends to that prompt.
     """
 
     shares: bool
     budget: int
+    most: int = sys.maxsize
     row_per_owner: bool = False
 
     def __call__(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> dict[str, Tensor]:
@@ -39,7 +44,8 @@ class Packer:
         """
         if not (self.shares or self.row_per_owner):
             owners = range(len(rows))
-        found = packed(rows, owners, budget=self.budget, row_per_owner=self.row_per_owner)
+        limits = {"budget": self.budget, "most": self.most}
+        found = packed(rows, owners, **limits, row_per_owner=self.row_per_owner)
         padded = len(rows) * max(map(len, rows))
         return {} if self.row_per_owner and found["packed_source"].numel() > padded else found
 
@@ -49,19 +55,20 @@ def packed(
     owners: Sequence[int],
     *,
     budget: int,
+    most: int = sys.maxsize,
     row_per_owner: bool = False,
 ) -> dict[str, Tensor]:
     """Packs rows of tokens: positions of each token in packed rows.
 
     The common prefix of an owner's rows (visual prefix and common first words) is stored once,
-    followed by the rest of each row; then come the next owner's rows, up to the budget. An owner
-    with more or longer rows may be split into groups, each with the prefix. With the attention
-    mask of `models.packed`, each token gets the same result as in a separate row.
+    followed by the rest of each row; then come the next owner's rows. An owner with more or longer
+    rows may be split into groups, each with the prefix. With the attention mask of `models.packed`,
+    each token gets the same result as in a separate row.
 
     Args:
         rows: token ids.
         owners: owner (image) of each row; only rows of the same owner share a prefix.
-        budget: maximum tokens of a packed row; if a group is longer, the width of the longest.
+        budget, most: as in `Packer`; a longer group counts as the budget.
         row_per_owner: one packed row per owner, in order, without a shared prefix.
 
     Returns, all long:
@@ -79,7 +86,7 @@ def packed(
         shared, bins = [0] * len(groups), [[number] for number in range(len(groups))]
         width = max(sum(len(rows[row]) for row in group) for group in groups)
     else:
-        groups, shared, bins, width = _cheapest(rows, groups, budget)
+        groups, shared, bins, width = _cheapest(rows, groups, budget, most)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)
     found = {
@@ -97,7 +104,7 @@ def packed(
 
 
 def _cheapest(
-    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
+    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int, most: int
 ) -> tuple[list[list[int]], list[int], list[list[int]], int]:
     """Groups, their shared lengths, groups by packed row, and width: the fewest operations.
 
@@ -106,7 +113,7 @@ def _cheapest(
     than another prefix, parts of its group in rows of their own cost less. Prefixes take memory, so
     a split must be worth it.
     """
-    best = _laid_out(rows, groups, budget)
+    best = _laid_out(rows, groups, budget, most)
     lengths = sorted((_length(rows, group) for group in groups), reverse=True)
     if lengths[0] <= budget:
         return best
@@ -117,7 +124,8 @@ def _cheapest(
     parts = min(widths, key=lambda count: _cost(count, widths[count], budget))
     limits = {widths[parts], *(lengths[len(lengths) // part] for part in (10, 4, 2))} - {lengths[0]}
     for limit in sorted(limits, reverse=True):
-        found = _laid_out(rows, [one for g in groups for one in _split(rows, g, limit)], budget)
+        split = [one for group in groups for one in _split(rows, group, limit)]
+        found = _laid_out(rows, split, budget, most)
         if _cost(len(found[2]), found[3], budget) < WORTH * _cost(len(best[2]), best[3], budget):
             best = found
     return best
@@ -133,12 +141,11 @@ def _cost(count: int, width: int, budget: int) -> int:
 
 
 def _laid_out(
-    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
+    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int, most: int
 ) -> tuple[list[list[int]], list[int], list[list[int]], int]:
     """As `_cheapest`, of these groups."""
     lengths = {number: _length(rows, group) for number, group in enumerate(groups)}
-    bins = _assigned(lengths, max(budget, *lengths.values()))
-    width = max(sum(lengths[number] for number in inside) for inside in bins)
+    bins, width = _assigned(lengths, budget, most)
     return groups, [_common(rows, group) for group in groups], bins, width
 
 
@@ -169,31 +176,34 @@ def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
     return length
 
 
-def _assigned(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Owners by packed row: as few rows as first-fit decreasing finds, evenly filled."""
-    fitted = _first_fit(lengths, capacity)
-    even: list[list[int]] = [[] for _ in fitted]
-    taken = [0] * len(fitted)
-    for owner in sorted(lengths, key=lambda owner: -lengths[owner]):
-        emptiest = taken.index(min(taken))
-        even[emptiest].append(owner)
-        taken[emptiest] += lengths[owner]
-    return even if max(taken) <= capacity else fitted
+def _assigned(lengths: dict[int, int], budget: int, most: int) -> tuple[list[list[int]], int]:
+    """Groups by packed row, and the rows' width: the number of rows that costs least.
+
+    Rows are as wide as the fullest. Where hardly two groups fit into the budget, rows of one group
+    each have much padding, and wider ones less.
+    """
+    longest = max(lengths.values())
+    widest = max(longest, min(2 * max(budget, longest), most))
+    fewest = -(-sum(lengths.values()) // widest)
+    found: list[tuple[int, list[list[int]], int]] = []
+    for count in range(fewest, len(lengths) + 1):
+        bins, width = _even(lengths, count)
+        if width <= widest:
+            found.append((_cost(count, width, budget), bins, width))
+            if count >= 2 * fewest:
+                break
+    return min(found, key=itemgetter(0))[1:]
 
 
-def _first_fit(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing bin packing."""
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for owner in sorted(lengths, key=lambda owner: -lengths[owner]):
-        fits = next((at for at, free in enumerate(room) if free >= lengths[owner]), None)
-        if fits is None:
-            bins.append([])
-            room.append(capacity)
-            fits = len(bins) - 1
-        bins[fits].append(owner)
-        room[fits] -= lengths[owner]
-    return bins
+def _even(lengths: dict[int, int], count: int) -> tuple[list[list[int]], int]:
+    """Groups by row, the longest first into the emptiest, and the tokens of the fullest row."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    taken = [(0, line) for line in range(count)]
+    for group in sorted(lengths, key=lambda group: -lengths[group]):
+        tokens, line = taken[0]
+        bins[line].append(group)
+        heapreplace(taken, (tokens + lengths[group], line))
+    return bins, max(taken)[0]
 
 
 def _write(

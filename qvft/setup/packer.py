@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from qvft.data.packing import Packer
@@ -22,6 +23,5 @@ def packer_for(config: Any, *, shares: bool) -> Packer:
     text = config.text_config
     budget = max(1, text.hidden_size // 5)
     shares = shares and decoder_of(config).local_window is None
-    if not shares:
-        budget = min(budget, getattr(text, "max_position_embeddings", budget))
-    return Packer(shares, budget, row_per_owner=is_encoder_decoder(config))
+    most = sys.maxsize if shares else getattr(text, "max_position_embeddings", sys.maxsize)
+    return Packer(shares, min(budget, most), most, row_per_owner=is_encoder_decoder(config))

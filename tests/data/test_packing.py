@@ -21,10 +21,10 @@ def test_what_rows_of_an_owner_begin_with_stands_once() -> None:
 
 
 def test_equal_beginnings_of_two_owners_stay_apart() -> None:
-    layout = packed([[7, 7, 1], [7, 7, 2]], [0, 1], budget=6)
-    assert layout["packed_source"].tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert layout["packed_positions"].tolist() == [[0, 1, 2, 0, 1, 2]]
-    assert layout["packed_owner"].tolist() == [[0, 0, 0, 1, 1, 1]]
+    layout = packed([[7, 7, 1], [7, 7, 2], [7]], [0, 1, 2], budget=6)
+    assert layout["packed_source"].tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert layout["packed_positions"].tolist() == [[0, 1, 2, 0, 1, 2, 0]]
+    assert layout["packed_owner"].tolist() == [[0, 0, 0, 1, 1, 1, 2]]
 
 
 def test_rows_are_filled_to_the_budget() -> None:
@@ -41,12 +41,11 @@ def test_rows_are_no_wider_than_their_number_asks() -> None:
     assert layout["packed_source"].shape == (2, 10)
 
 
-def test_rows_that_cannot_be_even_keep_to_the_budget() -> None:
-    """Longest first into the emptiest gives 3 + 2 + 2 and 3 + 2, a row wider than the budget."""
-    rows = [[index] * length for index, length in enumerate((3, 3, 2, 2, 2))]
-    layout = packed(rows, range(5), budget=6)
-    assert layout["packed_source"].shape == (2, 6)
-    assert int((layout["packed_owner"] == -1).sum()) == 0
+def test_rows_of_about_the_budget_are_paired() -> None:
+    """Each in a row of its own, a quarter of the positions would be padding."""
+    rows = [[index] * length for index, length in enumerate((60, 50, 40, 30))]
+    assert packed(rows, range(4), budget=50)["packed_source"].shape == (2, 90)
+    assert packed(rows, range(4), budget=50, most=60)["packed_source"].shape == (4, 60)
 
 
 def test_a_group_above_the_budget_stands_whole() -> None:

@@ -25,7 +25,7 @@ from qvft.training.training_run import TrainingRun
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:
     rows = [[1, 1, 2, 3, 4], [1, 1, 5, 6], [1, 1, 7], [2, 3, 4, 5, 6, 7, 8], [9, 8, 7]]
-    packing = Packing.of(packed(rows, [0, 0, 0, 1, 2], budget=12))
+    packing = Packing.of(packed(rows, [0, 0, 0, 1, 2], budget=12, most=12))
     lines, width = packing.owner.shape
     assert lines > 1 and (packing.owner == -1).any()  # several rows, and padding in one
     sees = block_mask(packing.owner, packing.text, SHARED_PREFIX).mask_mod
