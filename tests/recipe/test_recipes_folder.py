@@ -133,9 +133,12 @@ def test_reward_tuning_starts_from_the_run_that_it_names() -> None:
         assert rates[part] == pytest.approx(getattr(start.train.learning_rate, part) / 10)
 
 
-@pytest.mark.parametrize("name", ["medical_vqa_question", "vqa_v2_question"])
 @pytest.mark.parametrize(
-    ("branch", "word_rows"), [("Salesforce/blip2-itm-vit-g", 30_524), ("bert-base-uncased", 30_523)]
+    ("name", "branch", "word_rows"),
+    [
+        ("medical_vqa_question", "Salesforce/blip2-itm-vit-g", 30_524),
+        ("vqa_v2_question", "bert-base-uncased", 30_523),
+    ],
 )
 def test_a_question_aware_recipe_counts_its_text_branch(
     name: str, branch: str, word_rows: int
