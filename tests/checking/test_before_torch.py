@@ -125,7 +125,6 @@ MISTAKES = {
     "misspelt run to export": ("export rum out --to peft", "rum: no such folder"),
     "misspelt run to check": ("check ./rum", "./rum: no such folder"),
     "tracker": ("train r.yaml train.report_to=[comet_ml]", "comet_ml is not installed"),
-    "no figure": ("explain qvft/tiny-blip2 1.png", "--out: is not set"),
     "no image": ("predict qvft/tiny-blip2 no.png", "no.png: matches no image"),
     "no model to ask": ("predict empty 1.png", "neither recipe.lock.yaml nor config.json"),
     "no image to explain": ("explain qvft/tiny-blip2 no.png --out x.png", "matches no image"),
