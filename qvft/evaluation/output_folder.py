@@ -139,14 +139,14 @@ def _ending(task: Task, plain: Path) -> str:
         return "again"
     stored = read_evaluation(plain)
     first = _differing(task, stored)[0]
-    part, _, name = first.setting.rpartition("data.")
-    if part == "" and name != first.setting:
-        limit, path = task.split.source.limit, task.data.path or ""
-        moved = path != (stored.content.get("data") or {}).get("path")
-        return f"limit={limit}" if limit is not None else moved and Path(path).parent.name or "data"
-    name = name.removeprefix("decode.").removeprefix("model.")
+    part, _, name = first.setting.partition(".")
+    if part == "data":
+        if task.split.source.limit is not None:
+            return f"limit={task.split.source.limit}"
+        path, before = task.data.path, (stored.content.get("data") or {}).get("path")
+        return (Path(path).parent.name if path and path != before else "") or "data"
     name = name.replace("captions.", "caption.").replace("questions.", "answer.")
-    return f"{name}={first.a}"
+    return f"{name or part}={first.a}"
 
 
 def _differing(task: Task, stored: StoredEvaluation) -> list[SettingDifference]:

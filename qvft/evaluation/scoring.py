@@ -51,9 +51,6 @@ def score(
 ) -> Scores:
     """Scores predictions with the given metrics, of `metric_table.METRICS` or by dotted name.
 
-    Among them: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
-    (exact match), `medical`, `vqa_2017`, `vqa_2021`, and for comparison with papers `llava_med`
-    and `multimedeval`.
     `auto` takes `captions` for captions and for questions `answers`, with `medical` where the data
     says closed or open, and `vqa_2017` where every question has ten answers. Intervals draw whole
     images.

@@ -88,12 +88,7 @@ def paired_statistic(
 
     Args:
         value: sums (..., K) to statistics (...); resamples with NaN are left out.
-
-    Raises:
-        ValueError: the two runs or the clusters differ in length.
     """
-    if not len(a) == len(b) == len(clusters):
-        raise ValueError(f"{len(a)} and {len(b)} rows of counts for {len(clusters)} items")
     width = a.shape[1]
     sums = resampled_sums(np.concatenate([a, b], axis=1), clusters, seed=seed)
     interval = None

@@ -26,12 +26,8 @@ logger = get_logger("qvft.eval")
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that replaces `folder` if the block ends without an error.
-
-    Only the main process's folder is kept.
-
-    Raises:
-        BusyError: another process evaluates there.
+    """A new folder that replaces `folder` if the block ends without an error; the main process's
+    alone. Raises BusyError if another program evaluates there.
     """
     state = processes()
     state.wait_for_everyone()  # all processes have checked the existing folder

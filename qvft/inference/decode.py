@@ -61,10 +61,8 @@ class Waiting:
         self._groups: dict[tuple[Kind, int, bool], list[Prompted]] = {}
 
     def add(self, row: Prompted) -> list[Prompted]:
-        """Adds a row; returns a batch that is ready, or an empty one.
-
-        A batch is ready when it is full. When more than `MOST_WAITING` batches of rows are waiting,
-        the oldest group is returned as it is.
+        """Adds a row; returns a batch that is full, else, when more than `MOST_WAITING` batches of
+        rows are waiting, the oldest group as it is, else an empty one.
         """
         group = self._groups.setdefault(row.shape, [])
         group.append(row)
@@ -122,8 +120,7 @@ def generate_texts(
     """Generates texts for the rows of a batch.
 
     Args:
-        model: with its trained weights in place, in evaluation mode.
-        collator: has the prompt template, and the Q-Former's tokenizer.
+        model: in evaluation mode.
         batch: B rows of one shape.
         generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only,
             without image tokens.

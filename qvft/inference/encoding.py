@@ -51,10 +51,7 @@ def encoded_images(
     """Encodes each source, in order; yields the encoded image or its error.
 
     Args:
-        model: in evaluation mode.
         collator: decodes and preprocesses images, or has cached features.
-        sources: image sources, each encoded once; unusable ones are reported, not raised.
-        batch_size: images encoded together.
         workers: decoding processes; 0 decodes in this one.
         head: tokens of the common prefix, for `forward_stages.decode_prefix`.
         shared: indices of the sources that get a KV cache prefix.

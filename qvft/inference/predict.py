@@ -140,11 +140,7 @@ def predict_rows(
     images: Sequence[Sample] | None = None,
     **settings: Any,
 ) -> Iterator[Outcome]:
-    """Outcomes as batches finish; arguments are those of `outcomes`.
-
-    Raises:
-        ImageError: an image is unusable.
-    """
+    """As `outcomes`; raises ImageError at an unusable image."""
     for outcome in outcomes(model, collator, rows, images, **settings):
         if outcome.error is not None:
             raise outcome.error
@@ -154,11 +150,7 @@ def predict_rows(
 def predict_texts(
     model: PreTrainedModel, collator: Collator, rows: Sequence[Row], **settings: Any
 ) -> list[str]:
-    """The text of each row, in the order of `rows`; arguments are those of `outcomes`.
-
-    Raises:
-        ImageError: an image is unusable.
-    """
+    """The text of each row, in order; arguments as `outcomes`; raises as `predict_rows`."""
     texts = [""] * len(rows)
     for outcome in predict_rows(model, collator, rows, **settings):
         texts[outcome.number] = outcome.texts[0]

@@ -70,13 +70,13 @@ def test_captions_are_looked_for_as_they_are_cleaned(
     aligned: AlignmentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    vectors = retrieval._text_vectors
+    vectors = AlignmentModel.text_vectors
 
-    def reading(aligned: AlignmentModel, texts: list[str], *, batch_size: int) -> torch.Tensor:
+    def reading(self: AlignmentModel, texts: list[str], **options: int) -> torch.Tensor:
         read.extend(texts)
-        return vectors(aligned, texts, batch_size=batch_size)
+        return vectors(self, texts, **options)
 
-    monkeypatch.setattr(retrieval, "_text_vectors", reading)
+    monkeypatch.setattr(AlignmentModel, "text_vectors", reading)
     template = replace(aligned.loaded.template, text="blip2")
     retrieved(replace(aligned, loaded=replace(aligned.loaded, template=template)), top=2)
     captions = [caption for sample in samples() for caption in sample.captions]

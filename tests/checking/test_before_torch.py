@@ -124,7 +124,6 @@ MISTAKES = {
     "misspelt run to merge": ("merge rum out", "rum: no such folder"),
     "misspelt run to export": ("export rum out --to peft", "rum: no such folder"),
     "misspelt run to check": ("check ./rum", "./rum: no such folder"),
-    "no figure": ("explain qvft/tiny-blip2 1.png", "--out: is not set"),
     "no image": ("predict qvft/tiny-blip2 no.png", "no.png: matches no image"),
     "no model to ask": ("predict empty 1.png", "neither recipe.lock.yaml nor config.json"),
     "no image to explain": ("explain qvft/tiny-blip2 no.png --out x.png", "matches no image"),

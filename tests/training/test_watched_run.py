@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from qvft import load_model
-from qvft.evaluation import text_scores
+from qvft.evaluation import scoring
 from qvft.evaluation.report.progress_page import drawn
 from qvft.inference.sampled import Sampled
 from qvft.json_files import complete_lines
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path, said: dict[
 
     limits = ["train.max_steps=12", "train.early_stopping_patience=1", "train.save_total_limit=9"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_scores, "text_scores", scores)
+        patch.setattr(scoring, "text_scores", scores)
         patch.setattr(sys, "stderr", stream := io.StringIO())
         patch.setattr(sys, "stdout", out := io.StringIO())
         given = [str(recipe_file), *WATCHED, *BEST, *limits, f"run.dir={folder}"]
@@ -103,7 +103,7 @@ def test_a_resumed_run_has_each_text_once(
     shutil.rmtree(cut / "adapter")
     shutil.rmtree(cut / "checkpoints" / "0" / "checkpoint-6")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_scores, "text_scores", lambda texts: {"CIDEr": 2.0})
+        patch.setattr(scoring, "text_scores", lambda texts: {"CIDEr": 2.0})
         changed = ["train.max_steps=12", "train.early_stopping_patience=1", "train.resume=auto"]
         more = [*changed, "train.save_total_limit=9", f"run.dir={cut}"]
         assert main([str(recipe_file), *WATCHED, *BEST, *more]) == 0

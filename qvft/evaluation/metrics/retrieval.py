@@ -71,21 +71,13 @@ def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> Re
 
 
 def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> IntArray:
-    """(I,) wrong texts that score at least as much as the image's best right one.
-
-    Raises:
-        ValueError: as `retrieval_scores`.
-    """
+    """(I,) wrong texts that score at least as much as the image's best right one."""
     matrix, owner = _checked(similarity, text_image)
     return _ranks(matrix, np.arange(len(matrix)), owner)
 
 
 def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> IntArray:
-    """(T,) other images that score at least as much as the text's own.
-
-    Raises:
-        ValueError: as `retrieval_scores`.
-    """
+    """(T,) other images that score at least as much as the text's own."""
     matrix, owner = _checked(similarity, text_image)
     return _ranks(matrix.T, owner, np.arange(len(matrix)))
 

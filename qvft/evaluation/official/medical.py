@@ -170,11 +170,7 @@ def read_rows(path: Path) -> tuple[dict[str, MedicalRow], Candidates | None]:
 
 
 def read_candidates(path: Path) -> Candidates:
-    """The answers of a file in LLaVA-Med's layout, `{"0": [...]}`, or a list.
-
-    Raises:
-        DataError: another layout, or no answer.
-    """
+    """The answers of a file in LLaVA-Med's layout, `{"0": [...]}`, or a list; else a DataError."""
     return _candidates(read_json(path), where=str(path))
 
 

@@ -31,11 +31,7 @@ class Results:
 
 
 def read_results(path: Path, *, key: str, text_key: str) -> Results:
-    """The rows of a results file, a list of objects with an id and a text.
-
-    Args:
-        key: the id's key, `image_id` or `question_id`.
-        text_key: the text's key, `caption` or `answer`. A text may be empty.
+    """The rows of a results file, a list of objects with an id and a text, which may be empty.
 
     Raises:
         DataError: the file has another layout or no row at all, or a row is broken.
@@ -76,11 +72,7 @@ def ids_and_texts(
 
 
 def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:
-    """A record's id as text: 42, 42.0 and "42" are the same id.
-
-    Raises:
-        DataError: it is missing, empty, or neither a string nor a whole number.
-    """
+    """A record's id as text: 42, 42.0 and "42" are the same id. Raises DataError for any other."""
     value = row.get(key)
     if type(value) is int:  # nearly all; the rest is told what is wrong
         return str(value)
@@ -91,11 +83,7 @@ def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:
 
 
 def words(row: Mapping[str, Any], key: str, *, where: str) -> str:
-    """A record's text as it stands, blanks included, since normalising depends on them.
-
-    Raises:
-        DataError: it is missing, no string, or holds half of a surrogate pair.
-    """
+    """A record's text as it stands, blanks included; raises DataError for anything else."""
     value = row.get(key)
     if type(value) is str and value.isascii():
         return value

@@ -76,11 +76,7 @@ class Scored:
 
 
 def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
-    """Checks, before anything long begins, that a file may be written to `path`.
-
-    Raises:
-        DataError: it is a folder or one of the files that are read, or cannot be written.
-    """
+    """Raises DataError if `path` cannot be written, or is one of the files that are read."""
     require_writable(path)
     if os.path.realpath(path) in map(os.path.realpath, inputs.values()):
         raise DataError(
@@ -89,11 +85,7 @@ def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
 
 
 def write(path: Path, scored: Scored) -> None:
-    """Writes the JSON of `scored`, one item per line.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
+    """Writes the JSON of `scored`, one item per line; raises DataError if it cannot."""
     content = scored.to_json()
     items = content.pop("per_item").items()
     head = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")

@@ -56,13 +56,9 @@ def best_and_worst(
     the first text counts.
 
     Args:
-        texts: texts of each row.
-        metric: as in `text_scores.score_texts`.
+        metric: as in `text_scores.score_texts`, also its errors.
         against_reference: the chosen text is the training target, and the rejected one must have a
             lower score than it.
-
-    Raises:
-        RecipeError: as `score_texts`.
     """
     different = [
         _different([row.target, *own] if against_reference else own)

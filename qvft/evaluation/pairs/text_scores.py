@@ -78,13 +78,10 @@ def scorable(rows: Sequence[Row], metric: str, *, against_reference: bool = Fals
 
 
 def score_texts(rows: Sequence[Row], texts: Sequence[Sequence[str]], metric: str) -> Scores:
-    """The score of each text of each row.
-
-    CIDEr's document frequencies are those of the references of all rows.
+    """The score of each text of each row; CIDEr's document frequencies are those of the references
+    of all rows.
 
     Args:
-        rows: of the kinds that the metric scores.
-        texts: texts of each row, any number.
         metric: of `recipe.reward.FUNCS`, or the dotted name of a function of your own.
 
     Raises:
