@@ -44,24 +44,14 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         chat_template=recipe.data.prompt.chat_template,
         start_id=start_token(base.config),
     )
-    _require_room_for_chat(template)
-    return template
-
-
-def _require_room_for_chat(template: PromptTemplate) -> None:
-    """Checks that the chat template leaves a third of `data.max_text_tokens` for texts.
-
-    Raises:
-        RecipeError: it does not.
-        ModelError: there is no chat template.
-    """
     fixed = 0 if template.chat is None else sum(template.chat.fixed)
-    if 3 * fixed > 2 * template.max_text_tokens:
+    if 3 * fixed > 2 * template.max_text_tokens:  # a third is left for texts
         raise RecipeError(
             f"{template.max_text_tokens}, of which the chat template takes {fixed}",
             where="data.max_text_tokens",
             expected=f"at least {-(-3 * fixed // 2)}",
         )
+    return template
 
 
 def image_tokens(base: BaseCheckpoint) -> int:

@@ -41,11 +41,6 @@ def phase_rows(plan: PhasePlan, split: Split | None, *, training: bool) -> list[
     return expand(split.samples, texts=texts)
 
 
-def is_pairs(rows: Sequence[Row]) -> bool:
-    """Whether rows are pairs of a chosen and a rejected text; a phase's are all or none."""
-    return bool(rows) and rows[0].rejected is not None
-
-
 def different_rows(plans: Sequence[PhasePlan], split: Split, *, training: bool) -> list[list[Row]]:
     """`phase_rows` of the phases, once for each objective."""
     first = {plan.phase.objective: plan for plan in reversed(plans)}

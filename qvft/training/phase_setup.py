@@ -29,7 +29,7 @@ from qvft.training.distributed.fsdp import shard, without_autocast
 from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
 from qvft.training.objectives.reference_logps import REFERENCE, with_reference
 from qvft.training.optim import parameter_groups
-from qvft.training.phase_rows import is_pairs, is_reward
+from qvft.training.phase_rows import is_reward
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
 from qvft.training.rewards.build import held_out_of, rollouts_of
 from qvft.training.rewards.held_out import BEST, HeldOut
@@ -127,7 +127,8 @@ def phase_setup(work: TrainingRun, plan: PhasePlan, checkpoints: Path) -> PhaseS
     stream = _stream(work, plan, views)
     if stream is not None:
         collator = StreamingCollator(collator, loaded.collator.decode)
-    best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
+    is_pairs = bool(asked) and asked[0].rejected is not None  # all of them or none
+    best = "eval_pair_loss" if is_pairs else "eval_token_loss"
     rollouts = held_out = None
     completions = _completions(work, plan, asked)
     if is_reward(plan):

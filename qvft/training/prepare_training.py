@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from qvft.adapters.targets import lora_layers
-from qvft.data.rows import evaluation_rows
+from qvft.data.rows import Row, evaluation_rows
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.reward_function import RewardFactory, RewardFunction, TextScores
 from qvft.models.base_checkpoint import BaseCheckpoint
@@ -18,7 +18,7 @@ from qvft.models.reference_configs import meta_model
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
-from qvft.setup.data import Texts, read_split
+from qvft.setup.data import Split, Texts, read_split
 from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, with_fresh_adapters
 from qvft.setup.prompt_template import template_of
@@ -84,21 +84,17 @@ def prepare_training(
     functions: Mapping[str, RewardFunction] = {}
     if any(map(is_reward, plans)):
         assert rewards is not None, "a recipe with a reward phase needs reward functions"
-        read = {"train": train, **({"eval": evaluation} if evaluation is not None else {})}
-        known = {
-            which: evaluation_rows(split.samples, texts=split.source.texts)
-            for which, split in read.items()
-        }
         require_sample_positions(recipe, base)
+        known = {"train": _evaluation_rows(train)}
+        if evaluation is not None:
+            known["eval"] = _evaluation_rows(evaluation)
         functions = functions_of(recipe, known, rewards)
-    for plan in plans:
-        metric = plan.train.metric_for_best_model
-        if evaluation is None or scores is None:
-            break
-        if metric != "loss" and not is_reward(plan):
-            rows = evaluation_rows(evaluation.samples, texts=evaluation.source.texts)
-            references = [reference_as_text(*pair) for pair in enumerate(rows)]
-            require_score(metric, scores(references) if references else {})
+    metrics = {plan.train.metric_for_best_model for plan in plans if not is_reward(plan)} - {"loss"}
+    if metrics and evaluation is not None and scores is not None:
+        references = [reference_as_text(*pair) for pair in enumerate(_evaluation_rows(evaluation))]
+        found = scores(references) if references else {}
+        for metric in sorted(metrics):
+            require_score(metric, found)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -114,7 +110,7 @@ def prepare_training(
     provenance = provenance_of(recipe, base, data_hashes(splits), image_hashes(splits))
     if start is not None:
         provenance["started_from"] = start.facts
-    setup = TrainingRun(
+    run = TrainingRun(
         recipe,
         loaded,
         train,
@@ -133,12 +129,16 @@ def prepare_training(
         bridge=set(start.manifest["bridge"]) if start is not None else set(),
     )
     if start is not None:
-        load_start_heads(start, setup.branch, setup.custom)
+        load_start_heads(start, run.branch, run.custom)
     if recipe.data.lists("train"):
-        provenance["sources"] = {plan.phase.name: setup.source_shares(plan) for plan in plans}
+        provenance["sources"] = {plan.phase.name: run.source_shares(plan) for plan in plans}
     for plan in plans:
-        setup.token_batches(plan)  # reported before anything long begins
-    return setup
+        run.token_batches(plan)  # reported before anything long begins
+    return run
+
+
+def _evaluation_rows(split: Split) -> list[Row]:
+    return evaluation_rows(split.samples, texts=split.source.texts)
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:

@@ -77,20 +77,20 @@ def compare(
     )
 
 
-def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
+def require_equal(comparison: Comparison, *, what: str) -> None:
     """Raises VerificationError unless logits are within the tolerance and texts are equal."""
     allowed = comparison.tolerance
     largest, rms = comparison.largest_error, comparison.rms_error
     if not (largest <= allowed.largest and rms <= allowed.rms):
         raise VerificationError(
-            f"the logits of {what} are off those of {reference} by up to {largest:.3g} and "
+            f"the logits of {what} are off those of base and adapter by up to {largest:.3g} and "
             f"{rms:.3g} root mean square, where rounding explains {allowed.largest:.3g} and "
             f"{allowed.rms:.3g} (spread of the logits: {comparison.spread:.3g})"
         )
     if comparison.parted:
         first = comparison.parted[0]
         raise VerificationError(
-            f"{what} writes other text than {reference} for {len(comparison.parted)} of "
+            f"{what} writes other text than base and adapter for {len(comparison.parted)} of "
             f"{comparison.rows} samples, first {first['row']} at token {first['token']}, where the "
             f"margin is {first['margin']:.3g} and rounding explains {allowed.largest:.3g}"
         )

@@ -46,7 +46,7 @@ class Reference:
         """Compares a written model's outputs with these; raises as `parity.require_equal`."""
         assert self.tolerance is not None
         comparison = compare(self.outputs, outputs, self.tolerance)
-        require_equal(comparison, what=what, reference="base and adapter")
+        require_equal(comparison, what=what)
         return comparison
 
 

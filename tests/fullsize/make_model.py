@@ -25,7 +25,6 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from qvft.files import new_folder, require_space
 from qvft.json_files import write_json
 from qvft.models.reference_configs import (
-    IMAGE_TOKENS,
     INITIALIZER_RANGE,
     known_configs,
     meta_model,
@@ -39,6 +38,7 @@ from tools.tiny_blip2.geometry import IMAGE_TOKEN, tiny_tokenizer
 SHARD_BYTES = 2_000_000_000
 NEWLINE, NEWLINE_ID = "Ċ", 50_118
 """How byte-level BPE spells a line break, and its id in OPT's vocabulary."""
+IMAGE_TOKEN_ID = 50_265
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def opt_processor(config: Blip2Config) -> Blip2Processor:
     learnt = json.loads(tiny_tokenizer(vocabulary_texts()).backend_tokenizer.to_str())["model"]
     by_id = {place: token for token, place in learnt["vocab"].items() if token != IMAGE_TOKEN}
     by_id.pop(learnt["vocab"][NEWLINE])
-    tokens = [by_id.get(place, f"Ġw{place}") for place in range(IMAGE_TOKENS["opt"])]
+    tokens = [by_id.get(place, f"Ġw{place}") for place in range(IMAGE_TOKEN_ID)]
     tokens[NEWLINE_ID] = NEWLINE
     tokenizer = GPT2Tokenizer(
         vocab={token: place for place, token in enumerate(tokens)},
@@ -121,7 +121,7 @@ def opt_processor(config: Blip2Config) -> Blip2Processor:
     tokenizer.add_tokens(
         [AddedToken(IMAGE_TOKEN, normalized=False, special=True)], special_tokens=True
     )
-    assert tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) == IMAGE_TOKENS["opt"]
+    assert tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) == IMAGE_TOKEN_ID
     side = config.vision_config.image_size
     images = BlipImageProcessorPil(size={"height": side, "width": side})
     return Blip2Processor(images, tokenizer, num_query_tokens=config.num_query_tokens)

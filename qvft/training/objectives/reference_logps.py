@@ -31,7 +31,7 @@ from qvft.training.objectives.preference import (
     PreferenceObjective,
     key_of,
 )
-from qvft.training.recovery.out_of_memory import is_out_of_memory
+from qvft.training.recovery.out_of_memory import in_halves
 
 logger = get_logger("qvft.train")
 REFERENCE = "reference.safetensors"
@@ -149,36 +149,22 @@ def reference_logps(
     with lean_activations(objective, active=bf16), autocast, counting as count:
         for rows_of_batch, batch in zip(batches, loader, strict=True):
             numbers = [number for number, _ in rows_of_batch]
-            found.append((numbers, _logps(objective, collate, batch, rows, numbers, device)))
+
+            def logps_of(
+                part: list[int], whole: list[int] = numbers, tensors: dict[str, Tensor] = batch
+            ) -> list[Tensor]:
+                if part != whole:
+                    tensors = collate([(number, rows[number]) for number in part])
+                inputs = {key: one.to(device) for key, one in tensors.items() if key != "row_index"}
+                return [*objective.logps(**inputs).double().cpu()]
+
+            found.append((numbers, torch.stack(in_halves(logps_of, numbers))))
             count.advance(len(numbers))
     objective.train(was_training)
     logps = torch.zeros(len(rows), 2, dtype=torch.float64)
     for numbers, values in (one for part in all_gather_object(found) for one in part):
         logps[numbers] = values
     return logps
-
-
-def _logps(
-    objective: PreferenceObjective,
-    collate: Collate,
-    batch: Mapping[str, Tensor],
-    rows: Sequence[Row],
-    numbers: Sequence[int],
-    device: torch.device,
-) -> Tensor:
-    inputs = {key: value.to(device) for key, value in batch.items() if key != "row_index"}
-    try:
-        return objective.logps(**inputs).double().cpu()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or len(numbers) < 2:
-            raise
-    del inputs
-    middle = len(numbers) // 2
-    halves = []
-    for part in (numbers[:middle], numbers[middle:]):
-        smaller = collate([(number, rows[number]) for number in part])
-        halves.append(_logps(objective, collate, smaller, rows, part, device))
-    return torch.cat(halves)
 
 
 def weights_hash(model: nn.Module, names: Iterable[str]) -> str:

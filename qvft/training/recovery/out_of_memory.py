@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from qvft.errors import MemoryRanOutError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -15,6 +19,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, Exception) and should_reduce_batch_size(error)
+
+
+def in_halves(compute: Callable[[list[Item]], list[Result]], items: list[Item]) -> list[Result]:
+    """What `compute` returns of all items, of each half by itself where they do not fit into
+    memory.
+    """
+    try:
+        return compute(items)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(items) < 2:
+            raise
+    middle = len(items) // 2
+    return [*in_halves(compute, items[:middle]), *in_halves(compute, items[middle:])]
 
 
 def parts_of(images: Sequence[str], *, halvings: int) -> list[list[int]]:

@@ -132,24 +132,20 @@ class StepRecovery:
         """Runs the remaining batches; returns False if memory ran out and batches were halved."""
         try:
             for batch in self._batches[len(self._losses) :]:
-                self._losses.append(self._run(model, batch, run))
+                total = torch.zeros((), device=self._trainer.args.device)
+                for part, is_last in self._parts(batch):
+                    # Gradients are synchronised at most once per batch.
+                    exchanged = is_last and not exchanges_afterwards(model)
+                    no_sync = self._trainer.accelerator.no_sync
+                    with contextlib.nullcontext() if exchanged else no_sync(model):
+                        total = total + run(model, part, self._items)
+                self._losses.append(total)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._halve(batch, error)
             return False
         return True
-
-    def _run(self, model: nn.Module, batch: dict[str, Tensor], run: Pass) -> Tensor:
-        """Loss of a batch; its gradients are accumulated."""
-        total = torch.zeros((), device=self._trainer.args.device)
-        for part, is_last in self._parts(batch):
-            # Gradients are synchronised at most once per batch.
-            exchanged = is_last and not exchanges_afterwards(model)
-            no_sync = self._trainer.accelerator.no_sync
-            with contextlib.nullcontext() if exchanged else no_sync(model):
-                total = total + run(model, part, self._items)
-        return total
 
     def _parts(self, batch: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], bool]]:
         """The batch itself or, collated one by one, its parts; and whether it is the last."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
 from qvft.training.objectives.language import tokens_of
-from qvft.training.recovery.out_of_memory import is_out_of_memory
+from qvft.training.recovery.out_of_memory import in_halves
 from qvft.training.rewards.collate import GivenBatch, LearntText, SampleCollator
 
 
@@ -60,13 +60,7 @@ class KnownLogProbs:
         """The texts with `old` and `ref`; in halves if they do not fit into memory."""
         if not (self.when_sampled or self.at_start):
             return texts
-        try:
-            return self._known(texts, given)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(texts) < 2:
-                raise
-        middle = len(texts) // 2
-        return [*self(texts[:middle], given), *self(texts[middle:], given)]
+        return in_halves(lambda part: self._known(part, given), texts)
 
     @torch.no_grad()
     def _known(self, texts: list[LearntText], given: GivenBatch) -> list[LearntText]:
