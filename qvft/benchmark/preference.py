@@ -150,7 +150,8 @@ class QvftSteps:
     @torch.no_grad()
     def laid_out(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
         """A batch on the device, with features and reference log-probabilities."""
-        batch = self._on_device(self.collate(rows))
+        tensors = self.collate(rows).items()
+        batch = {name: one.to(self.place) for name, one in tensors if name != "row_index"}
         batch["features"] = encode_vision(self.model, batch.pop("pixel_values"))
         with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=self.bf16):
             found = self.module.eval().logps(**batch)
@@ -159,9 +160,6 @@ class QvftSteps:
         known = dict(zip(keys, map(tuple, found.double().tolist()), strict=True))
         with_reference = PreferenceCollator(self.collate.collator, known)(rows)
         return {**batch, "reference_logps": with_reference["reference_logps"].to(self.place)}
-
-    def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: one.to(self.place) for name, one in batch.items() if name != "row_index"}
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss of a batch."""
