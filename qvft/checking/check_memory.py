@@ -17,11 +17,7 @@ from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import require_plain_base
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.reference_parts import reference_qvision
-from qvft.models.reference_configs import (
-    known_configs,
-    question_config,
-    with_known_decoder,
-)
+from qvft.models.reference_configs import known_configs, question_config, with_known_decoder
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
