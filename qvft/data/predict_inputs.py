@@ -170,7 +170,9 @@ def _images(name: str) -> list[Path]:
             if others[0].suffix.lower() in _LISTS:
                 do = f"name {others[0]} itself"
         elif matches and not path.is_dir():
-            do = f"it matches folders alone, first {matches[0]}: name one, or its files with /*"
+            do = (
+                f"it matches folders alone, first {matches[0]}: name a folder, or its files with /*"
+            )
         raise DataError(
             "matches no image",
             where=name,

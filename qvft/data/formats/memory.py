@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qvft.data.formats import fields, hf, jsonl, require_unique
 from qvft.data.formats.columns import require_column
 from qvft.data.formats.fields import Record
-from qvft.data.formats.hf_images import RowImage, undecoded
+from qvft.data.formats.hf_images import RowImage, is_dataset, plain_rows
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.sources import image_source
 from qvft.data.sample import ImageFile, ImageSource, Sample
@@ -40,7 +40,7 @@ def samples_in_memory(
     Raises DataError without rows, or with the number of an invalid row.
     """
     columns = dict(columns or {})
-    if "datasets" in sys.modules and _is_dataset(rows):
+    if "datasets" in sys.modules and is_dataset(rows):
         samples = list(_of_dataset(rows, columns, where=where))
     else:
         _require_rows(rows, where=where)
@@ -55,7 +55,7 @@ def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterato
     if {"questions", "pairs"} & set(dataset.column_names) and not columns:  # as the custom JSONL
         if "image" not in dataset.column_names:
             raise DataError("no column `image`", where=where)
-        rows = _plain_rows(dataset, "image", where=where)
+        rows = plain_rows(dataset, "image", where=where)
         yield from jsonl.merged(_of_dicts(rows, columns, where=where))
         return
     anywhere = PathGuard(Path(), allow_paths_outside_root=True)
@@ -109,31 +109,3 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) 
         require_column(key, column, row, where=where)
         found[key] = row[column]
     return found
-
-
-def _is_dataset(rows: Any) -> bool:
-    """Whether `rows` is a `datasets.Dataset`; raises DataError for its other dataset types."""
-    import datasets
-
-    if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
-        raise DataError("several splits", expected="one of them: " + ", ".join(map(str, rows)))
-    if isinstance(rows, datasets.IterableDataset):
-        raise DataError(
-            "an IterableDataset",
-            expected="a datasets.Dataset, or a list of dicts",
-            do="to stream data larger than memory set data.train.stream in the recipe",
-        )
-    return isinstance(rows, datasets.Dataset)
-
-
-def _plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[str, Any]]:
-    """Rows as dicts without empty cells; their images are `RowImage` or paths, not decoded."""
-    dataset = undecoded(dataset.with_format(None), column, where=where)
-    images = dataset.select_columns([column])
-    for number, row in enumerate(dataset):
-        cell = row[column]
-        if cell and cell["bytes"]:
-            row[column] = RowImage(images, column, number, f"{where}, row {number}")
-        elif cell:
-            row[column] = cell["path"]
-        yield {key: value for key, value in row.items() if value is not None}
