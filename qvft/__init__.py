@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from qvft import errors
 from qvft.cpu_threads import wait_passively
-from qvft.public import PUBLIC
 
 if TYPE_CHECKING:
     from qvft.api.run import Run, fit
@@ -49,6 +48,22 @@ __all__ = [
     "register_objective",
 ]
 
+_MODULES = {
+    "EmbeddingModel": "qvft.inference.embedding_model",
+    "Recipe": "qvft.recipe.schema",
+    "Run": "qvft.api.run",
+    "VisionLanguageModel": "qvft.inference.vision_language_model",
+    "fit": "qvft.api.run",
+    "load_embedding_model": "qvft.inference.embedding_model",
+    "load_model": "qvft.inference.vision_language_model",
+    "register_decoder": "qvft.models.decoders",
+    "register_family": "qvft.models.families",
+    "register_format": "qvft.data.formats.format_table",
+    "register_metric": "qvft.evaluation.metric_table",
+    "register_objective": "qvft.training.objectives.objective_table",
+}
+"""The module that each public name comes from."""
+
 wait_passively()  # before any module of qvft loads torch
 
 
@@ -58,9 +73,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("qvft")
-    if name not in PUBLIC:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(PUBLIC[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -71,13 +71,7 @@ def verify(given: argparse.Namespace) -> None:
 
 def check(given: argparse.Namespace) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.checking.before_torch import (
-        recipe_findings,
-        require_models,
-        require_retention_texts,
-        require_settings,
-        texts_of,
-    )
+    from qvft.checking import before_torch
     from qvft.checking.findings import Findings
     from qvft.checking.print_findings import show
     from qvft.json_files import write_json
@@ -92,22 +86,22 @@ def check(given: argparse.Namespace) -> None:
     if Path(given.recipe).suffix not in (".yaml", ".yml") and not isfile(given.recipe):
         require_there(given.recipe)  # it may have meant a run
     recipe = load_recipe(given.recipe, given.overrides)
-    require_settings(recipe)
+    before_torch.require_settings(recipe)
     start_run(recipe)
     if given.only is None:
         require_writable(Path(recipe.run_dir), folder=True)
 
     if given.only == "recipe":
-        findings = Findings(recipe=recipe_findings(recipe))
+        findings = Findings(recipe=before_torch.recipe_findings(recipe))
     elif given.only == "model":
-        require_models(recipe)
+        before_torch.require_models(recipe)
         from qvft.checking.check_recipe import check_model
 
         findings = check_model(recipe)
     else:
-        require_models(recipe)
-        require_retention_texts(recipe)
-        texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
+        before_torch.require_models(recipe)
+        before_torch.require_retention_texts(recipe)
+        texts = before_torch.texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
         from qvft.checking.check_recipe import check_all, check_data
 
         look = check_data if given.only == "data" else check_all

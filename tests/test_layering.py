@@ -44,7 +44,6 @@ MAY_IMPORT["new_project"] = set(MAY_IMPORT)
 MAY_IMPORT["experiments"] = set(MAY_IMPORT)
 MAY_IMPORT["demo_page"] = set(MAY_IMPORT)
 MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
-MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
     "embed", "search", "runs", "sweep", "pairs", "init", "demo", "push", "cli", "features",

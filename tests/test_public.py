@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import qvft
-from qvft.public import PUBLIC
+from qvft import _MODULES as PUBLIC
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 NAMES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,13 +60,25 @@ def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None
         raise DataError("holds no text to predict", where="data.eval")
     loaded = given or base_model(recipe, base_of(recipe))
     loaded.model.eval()
-    _plain(loaded, recipe, rows[:1])
-    _batched(loaded, recipe, rows[:1])
-    seconds: dict[str, list[float]] = {"plain": [], "qvft": []}
+    ways: dict[str, Callable[[list[Row]], list[str]]] = {
+        "plain": partial(_plain, loaded, recipe),
+        "qvft": partial(
+            predict_texts,
+            loaded.model,
+            loaded.collator,
+            generation=generation_fields(recipe),
+            batch_size=recipe.eval.batch_size,
+            workers=recipe.data.num_workers,
+            label="batches",
+        ),
+    }
+    for way in ways.values():
+        way(rows[:1])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     texts: dict[str, list[str]] = {}
     for _ in range(rounds):
-        for name, way in (("plain", _plain), ("qvft", _batched)):
-            texts[name], taken = timed(partial(way, loaded, recipe, rows))
+        for name, way in ways.items():
+            texts[name], taken = timed(partial(way, rows))
             seconds[name].append(taken)
     plain, ours = (
         Pace(tuple(taken), len(rows) / statistics.median(taken)) for taken in seconds.values()
@@ -104,15 +116,3 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
         before = inputs["input_ids"].shape[1] if template.start_id is None else 1
         texts.append(template.decode(ids[0, before:].tolist()))
     return texts
-
-
-def _batched(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    return predict_texts(
-        loaded.model,
-        loaded.collator,
-        rows,
-        generation=generation_fields(recipe),
-        batch_size=recipe.eval.batch_size,
-        workers=recipe.data.num_workers,
-        label="batches",
-    )

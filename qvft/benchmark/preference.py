@@ -14,16 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qvft.benchmark.machine import (
-    Comparison,
-    backward_flops,
-    gradient_difference,
-    gradients,
-    idle_optimizer,
-    peak_memory,
-    seconds_of,
-    timed,
-)
+from qvft.benchmark import machine
 from qvft.benchmark.training import rows_of_batches
 from qvft.benchmark.trl_dpo import TrlSteps
 from qvft.data.rows import Row
@@ -53,7 +44,7 @@ class PreferencePace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceBench(Comparison):
+class PreferenceBench(machine.Comparison):
     """Result of the benchmark of preference tuning.
 
     Attributes:
@@ -91,25 +82,25 @@ def bench_preference(recipe: Recipe, *, rounds: int, steps: int) -> PreferenceBe
     with tempfile.TemporaryDirectory() as folder:
         theirs = TrlSteps(recipe, plan, bf16=bf16, folder=folder)
         ours = QvftSteps(work, plan, bf16=bf16)
-        own, reference_seconds = timed(lambda: [ours.laid_out(rows) for rows in batches])
+        own, reference_seconds = machine.timed(lambda: [ours.laid_out(rows) for rows in batches])
         sides: dict[str, tuple[Any, Sequence[Batch]]] = {
             "trl": (theirs, [theirs.laid_out([row for _, row in rows]) for rows in batches]),
             "qvft": (ours, own),
         }
-        difference, largest = gradient_difference(
+        difference, largest = machine.gradient_difference(
             *(
-                gradients(side.loss(laid[0]), side.model, side.optimizer)
+                machine.gradients(side.loss(laid[0]), side.model, side.optimizer)
                 for side, laid in sides.values()
             )
         )
         flops, memory = {}, {}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for name, (side, laid) in sides.items():
-            flops[name] = backward_flops(side.loss, laid, side.optimizer)
-            memory[name] = peak_memory(ours.place, side.step, laid[:1])
+            flops[name] = machine.backward_flops(side.loss, laid, side.optimizer)
+            memory[name] = machine.peak_memory(ours.place, side.step, laid[:1])
         for _ in range(rounds):
             for name, (side, laid) in sides.items():
-                seconds[name].append(seconds_of(side.step, laid))
+                seconds[name].append(machine.seconds_of(side.step, laid))
     paces = {
         name: PreferencePace(
             tuple(taken), pairs / statistics.median(taken), memory[name], flops[name] / pairs
@@ -144,12 +135,13 @@ class QvftSteps:
         self.model: nn.Module = module.model
         self.place = module.model.device
         recompute_activations(module.model, plan.train.gradient_checkpointing)
-        self.optimizer = idle_optimizer(self.model)
+        self.optimizer = machine.idle_optimizer(self.model)
 
     @torch.no_grad()
     def laid_out(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
         """A batch on the device, with features and reference log-probabilities."""
-        batch = self._on_device(self.collate(rows))
+        tensors = self.collate(rows).items()
+        batch = {name: one.to(self.place) for name, one in tensors if name != "row_index"}
         batch["features"] = encode_vision(self.model, batch.pop("pixel_values"))
         with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=self.bf16):
             found = self.module.eval().logps(**batch)
@@ -158,9 +150,6 @@ class QvftSteps:
         known = dict(zip(keys, map(tuple, found.double().tolist()), strict=True))
         with_reference = PreferenceCollator(self.collate.collator, known)(rows)
         return {**batch, "reference_logps": with_reference["reference_logps"].to(self.place)}
-
-    def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: one.to(self.place) for name, one in batch.items() if name != "row_index"}
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss of a batch."""

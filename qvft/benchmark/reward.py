@@ -10,13 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qvft.benchmark.machine import (
-    Comparison,
-    gradient_difference,
-    gradients,
-    peak_memory,
-    seconds_of,
-)
+from qvft.benchmark import machine
 from qvft.benchmark.reward_sides import RewardSide, own_image
 from qvft.benchmark.training import rows_of_batches
 from qvft.errors import RecipeError
@@ -38,7 +32,7 @@ class RewardPace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardBench(Comparison):
+class RewardBench(machine.Comparison):
     """Result of the benchmark of reward tuning.
 
     An update is sampling, rewards, forward, backward and optimizer step.
@@ -84,14 +78,15 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
         )
     flops = {name: side.flops() for name, side in sides.items()}
     memory = {
-        name: peak_memory(side.place, side.update, side.given[:1]) for name, side in sides.items()
+        name: machine.peak_memory(side.place, side.update, side.given[:1])
+        for name, side in sides.items()
     }
     sampled: dict[str, list[float]] = {name: [] for name in sides}
     updated: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            sampled[name].append(seconds_of(side.sample, side.given))
-            updated[name].append(seconds_of(side.update, side.given))
+            sampled[name].append(machine.seconds_of(side.sample, side.given))
+            updated[name].append(machine.seconds_of(side.update, side.given))
     rows = sum(map(len, batches))
     samples = rows * recipe.reward.num_generations
     paces = {
@@ -122,7 +117,7 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
 
 
 def _compared_gradients(sides: Mapping[str, RewardSide]) -> tuple[float, float]:
-    """`gradient_difference` of both ways on the samples of the first batch."""
+    """`machine.gradient_difference` of both ways on the samples of the first batch."""
     ours, plain = sides["qvft"], sides["plain"]
     batch = ours.laid_out(ours.given[0])
     texts = [
@@ -133,7 +128,7 @@ def _compared_gradients(sides: Mapping[str, RewardSide]) -> tuple[float, float]:
     alone = {name: one.to(plain.place) for name, one in collated.items()}
     alone |= {name: batch[name] for name in ("texts", "tokens")}
     theirs, own = (
-        gradients(side.loss(one), side.module.model, side.optimizer)
+        machine.gradients(side.loss(one), side.module.model, side.optimizer)
         for side, one in ((plain, alone), (ours, batch))
     )
-    return gradient_difference(theirs, own)
+    return machine.gradient_difference(theirs, own)

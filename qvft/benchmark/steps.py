@@ -12,14 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qvft.benchmark.machine import (
-    backward_flops,
-    gradient_difference,
-    gradients,
-    idle_optimizer,
-    peak_memory,
-    seconds_of,
-)
+from qvft.benchmark import machine
 from qvft.models.flex_attention import use_flex, uses_flex
 from qvft.training.activations import lean_activations
 from qvft.training.objectives.language import LanguageModelling
@@ -61,7 +54,7 @@ class Steps:
         self.model, self.bf16 = model, bf16
         self.place = model.device
         self.objective = LanguageModelling(model).train()
-        self.optimizer = idle_optimizer(model)
+        self.optimizer = machine.idle_optimizer(model)
         self.objective.zero_grad()
 
     def loss(self, way: Way, batch: Mapping[str, Tensor]) -> Tensor:
@@ -83,16 +76,16 @@ class Steps:
 
     def timed(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """Seconds per step on each batch."""
-        return seconds_of(partial(self.step, way), batches)
+        return machine.seconds_of(partial(self.step, way), batches)
 
     def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """FLOPs per step on each batch, as torch counts them."""
         with self._as_they_come():
-            return backward_flops(partial(self.loss, way), batches, self.optimizer)
+            return machine.backward_flops(partial(self.loss, way), batches, self.optimizer)
 
     def memory(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> int:
         """Peak bytes of the largest step above those between steps."""
-        return peak_memory(self.place, partial(self.step, way), batches)
+        return machine.peak_memory(self.place, partial(self.step, way), batches)
 
     def differences(
         self, first: Sequence[Mapping[str, Tensor]], second: Sequence[Mapping[str, Tensor]]
@@ -103,11 +96,11 @@ class Steps:
         for plain, ours in zip(first, second, strict=True):
             with self._as_they_come():
                 one = self.loss(WAYS["plain"], plain)
-                ones = gradients(one, self.model, self.optimizer)
+                ones = machine.gradients(one, self.model, self.optimizer)
             other = self.loss(WAYS["qvft"], ours)
-            others = gradients(other, self.model, self.optimizer)
+            others = machine.gradients(other, self.model, self.optimizer)
             loss = max(loss, float((one - other).detach().abs()))
-            found = gradient_difference(others, ones)
+            found = machine.gradient_difference(others, ones)
             gradient, largest = max(gradient, found[0]), max(largest, found[1])
         self.objective.train()
         return loss, gradient, largest

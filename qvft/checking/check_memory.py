@@ -96,8 +96,9 @@ def phase_findings(
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     decoder = DECODERS[text.model_type]
     optimizer = train.arguments.get("optim", "adamw_torch")
-    images = _images_per_step(plan, row_tokens)
-    tokens, batch = _step_tokens(plan, config, images, rows=rows, row_tokens=row_tokens)
+    images, tokens, batch = _step_size(plan, config, rows=rows, row_tokens=row_tokens)
+    positions = text.max_position_embeddings if decoder.learned_positions else 0
+    tables = 1 if text.tie_word_embeddings else 2
     unloads_vision = _unloads_vision(recipe)
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
@@ -105,7 +106,8 @@ def phase_findings(
             counts,
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
-            embedding_weights=_embedding_weights(text),
+            # Embeddings and an untied head are not quantized.
+            embedding_weights=(tables * text.vocab_size + positions) * text.hidden_size,
             tokens=tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
@@ -136,29 +138,22 @@ def phase_findings(
     )
 
 
-def _images_per_step(plan: PhasePlan, row_tokens: int) -> int:
-    """Images of a step on one device."""
-    train = plan.train
-    rows = train.per_device_train_batch_size
-    if train.batch_tokens is not None:
-        rows = max(1, train.batch_tokens // row_tokens)
-    return math.ceil(rows / train.texts_per_image)
-
-
-def _step_tokens(
-    plan: PhasePlan, config: PretrainedConfig, images: int, *, rows: int, row_tokens: int
-) -> tuple[int, str]:
-    """Decoder tokens of a step on one device if every row has the maximum length, and the batch in
-    words. Packed texts of an image share its prefix.
+def _step_size(
+    plan: PhasePlan, config: PretrainedConfig, *, rows: int, row_tokens: int
+) -> tuple[int, int, str]:
+    """Images and decoder tokens of a step on one device if every row has the maximum length, and
+    the batch in words. Packed texts of an image share its prefix.
     """
     train = plan.train
     if train.batch_tokens:
-        return train.batch_tokens, f"{train.batch_tokens} tokens"
+        images = math.ceil(max(1, train.batch_tokens // row_tokens) / train.texts_per_image)
+        return images, train.batch_tokens, f"{train.batch_tokens} tokens"
+    images = math.ceil(train.per_device_train_batch_size / train.texts_per_image)
     tokens, batch = rows * row_tokens, f"{rows} rows of {row_tokens} tokens"
     if train.packing and images < rows and family_of(config.model_type).shares_prefix(config):
         tokens -= (rows - images) * (config.num_query_tokens + 1)
         batch += f" that share the prefixes of {images} images"
-    return tokens, batch
+    return images, tokens, batch
 
 
 def _unloads_vision(recipe: Recipe) -> bool:
@@ -198,11 +193,3 @@ def _frozen_float32(recipe: Recipe, counts: list[ComponentCount]) -> int:
 
 def _component(row: ComponentCount) -> Component:
     return Component(row.component, row.total, row.trainable, row.percent, row.title)
-
-
-def _embedding_weights(text: PretrainedConfig) -> int:
-    """Weights of the decoder's embeddings and of an untied head, which are not quantized."""
-    decoder = DECODERS[text.model_type]
-    positions = text.max_position_embeddings if decoder.learned_positions else 0
-    tables = 1 if text.tie_word_embeddings else 2
-    return (tables * text.vocab_size + positions) * text.hidden_size

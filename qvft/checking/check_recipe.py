@@ -18,9 +18,8 @@ from qvft.checking.preview import preview
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError, ModelError, PreflightError
-from qvft.evaluation.available_metrics import require_fitting_metrics, require_installed_metrics
+from qvft.evaluation import available_metrics
 from qvft.evaluation.rewards import reward_functions
-from qvft.evaluation.rows import prediction_rows
 from qvft.evaluation.scoring import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
@@ -106,12 +105,12 @@ def _check_data(
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
-    require_installed_metrics(recipe.eval.metrics)
+    available_metrics.require_installed_metrics(recipe.eval.metrics)
     splits = read_splits(recipe, template, texts)
     train = splits[0]
     scored = [row for row in splits[-1].rows if row.rejected is None]
     if len(splits) > 1 and scored:
-        require_fitting_metrics(recipe.eval.metrics, prediction_rows(scored))
+        available_metrics.require_fitting_metrics(recipe.eval.metrics, prediction_rows(scored))
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)

@@ -7,13 +7,7 @@ from dataclasses import dataclass, replace
 from qvft.data.blip_text import TextForm, cleaned
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality.texts import Text, texts_of, texts_of_pairs
-from qvft.data.rows import (
-    Row,
-    evaluation_rows,
-    preference_rows,
-    single_texts,
-    training_rows,
-)
+from qvft.data.rows import Row, evaluation_rows, preference_rows, single_texts, training_rows
 from qvft.data.token_stats import TokenStats, token_stats
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Recipe

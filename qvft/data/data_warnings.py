@@ -21,13 +21,18 @@ def data_doubts(
     rows: Sequence[Row], prompt: PromptTemplate, *, images: int, training: bool
 ) -> list[str]:
     """Warnings about a split's texts; `images` is the number of its images."""
-    return [
-        *_one_text(rows, training=training),
-        *_few_images(images, "learnt from" if training else "measured on"),
-        *_without_text(rows, images),
-        *prompts_repeated(rows, prompt),
-        *(_pairs_alike(rows, prompt) if training else ()),
-    ]
+    found = _one_text(rows, training=training)
+    if images < FEW_IMAGES:
+        count = "1 image" if images == 1 else f"{images} images"
+        what = "learnt from" if training else "measured on"
+        found.append(f"{count}: what is {what} fewer than {FEW_IMAGES} may hold for these alone")
+    used = len({row.sample.id for row in rows})
+    if used < images:
+        found.append(
+            f"{images - used:,} of {images:,} images have no text of the kind that is used"
+        )
+    found += prompts_repeated(rows, prompt)
+    return found + _pairs_alike(rows, prompt) if training else found
 
 
 def data_warnings(
@@ -114,20 +119,6 @@ def _one_text(rows: Sequence[Row], *, training: bool) -> list[str]:
                 f"{'targets' if training else 'references'}: there is nothing to tell apart"
             )
     return found
-
-
-def _few_images(images: int, what: str) -> list[str]:
-    if images >= FEW_IMAGES:
-        return []
-    count = "1 image" if images == 1 else f"{images} images"
-    return [f"{count}: what is {what} fewer than {FEW_IMAGES} may hold for these alone"]
-
-
-def _without_text(rows: Sequence[Row], images: int) -> list[str]:
-    used = len({row.sample.id for row in rows})
-    if used >= images:
-        return []
-    return [f"{images - used:,} of {images:,} images have no text of the kind that is used"]
 
 
 def _pairs_alike(rows: Sequence[Row], prompt: PromptTemplate) -> list[str]:

@@ -164,27 +164,25 @@ def _images(name: str) -> list[Path]:
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
     found, others = images_among(matches)
     if not found:
-        raise _no_image(name, matches, others)
+        do = None
+        if others:
+            do = f"files that are no images: {len(others)}, first {others[0]}"
+            if others[0].suffix.lower() in _LISTS:
+                do = f"name {others[0]} itself"
+        elif matches and not path.is_dir():
+            do = (
+                f"it matches folders alone, first {matches[0]}: name a folder, or its files with /*"
+            )
+        raise DataError(
+            "matches no image",
+            where=name,
+            expected="an image, a folder of images, a glob of images or a JSONL file",
+            do=do,
+        )
     if others:
         says = "%s: files that are not images, skipped: %d, first %s"
         _log.warning(says, name, len(others), others[0])
     return found
-
-
-def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
-    do = None
-    if others:
-        do = f"files that are no images: {len(others)}, first {others[0]}"
-        if others[0].suffix.lower() in _LISTS:
-            do = f"name {others[0]} itself"
-    elif matches and not Path(name).is_dir():
-        do = f"it matches folders alone, first {matches[0]}: name a folder, or its files with /*"
-    return DataError(
-        "matches no image",
-        where=name,
-        expected="an image, a folder of images, a glob of images or a JSONL file",
-        do=do,
-    )
 
 
 def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:

@@ -129,12 +129,10 @@ class PromptTemplate:
         text (SmolLM2, GPT-2).
         """
         first = self.tokenizer.bos_token_id
-        return [first] if first is not None and self._begins else []
-
-    @cached_property
-    def _begins(self) -> bool:
-        """Whether texts begin with the bos token."""
-        return self.marked or self.tokenizer("a")["input_ids"][0] == self.tokenizer.bos_token_id
+        if first is None:
+            return []
+        begins = self.marked or self.tokenizer("a")["input_ids"][0] == first
+        return [first] if begins else []
 
     @property
     def pad_id(self) -> int:

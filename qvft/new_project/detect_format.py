@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats.class_folders import class_names
+from qvft.data.formats.class_folders import ROLES, class_names
 from qvft.data.formats.csv_rows import PARQUET, holds_images
 from qvft.data.formats.csv_rows import SUFFIXES as TABLES
 from qvft.data.formats.sample_builder import existing
@@ -16,12 +16,6 @@ from qvft.data.formats.vqa_rad import SPLIT_FILES
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
 
-ROLES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""Which of the three files the images of a split go to, by the split's name."""
 CLASS_FOLDERS = "class_folders"
 METADATA = ("metadata.jsonl", "metadata.csv")
 

@@ -16,8 +16,12 @@ from qvft.log import get_logger
 
 _log = get_logger(__name__)
 
-SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""Names of folders that are splits, not classes."""
+ROLES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders that are splits, not classes, and which of three files their images go to."""
 DEFAULT_TEXTS = {"question": "What is it?"}
 CLASS = "{class}"
 
@@ -114,10 +118,10 @@ def _split_folder(path: Path, split: str | None) -> Path:
     if not path.is_dir():
         raise DataError("a file", where=str(path), expected="the folder of the class folders")
     names = class_names(path)
-    if split is None and names and all(name.lower() in SPLITS for name in names):
+    if split is None and names and all(name.lower() in ROLES for name in names):
         raise no_split(None, where=str(path), splits=names)
     if split is not None and split not in names:
-        raise no_split(split, where=str(path), splits=[n for n in names if n.lower() in SPLITS])
+        raise no_split(split, where=str(path), splits=[n for n in names if n.lower() in ROLES])
     return path if split is None else path / split
 
 

@@ -18,7 +18,6 @@ from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, file_of_split, require_different
 from qvft.data.sample import Pair, Question, Sample
 from qvft.errors import DataError
-from qvft.json_files import read_json, read_jsonl
 from qvft.log import get_logger
 
 _log = get_logger(__name__)
@@ -54,7 +53,7 @@ def read(
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     found: dict[str, SampleBuilder] = {}
     left_out: Counter[str] = Counter()
-    for row in _records(file):
+    for row in fields.records_of_file(file):
         image_key = "images" if "images" in row else "image"
         usual = "messages" if image_key == "images" else "conversations"
         key = next((one for one in ("messages", "conversations") if one in row), usual)
@@ -76,13 +75,6 @@ def read(
     if counts := [f"{count} {what}" for what, count in left_out.items() if count]:
         _log.warning("%s: left out: %s", file, ", ".join(counts))
     yield from (one.sample() for one in found.values())
-
-
-def _records(file: Path) -> Iterator[Record]:
-    """The objects of a JSON list or of JSONL."""
-    if file.suffix == ".jsonl":
-        return (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
-    return (row for _, row in fields.records(read_json(file), where=str(file)))
 
 
 def _image_names(row: Record, key: str) -> list[Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.errors import DataError
+from qvft.json_files import read_json, read_jsonl
 
 _JSON_NAMES = {
     dict: "an object",
@@ -198,6 +199,13 @@ def records(
             do = f"write {example}" if example else "write {...} with the keys of the format"
             raise DataError(kind(row), where=place, expected="an object", do=do)
         yield place, Record(row, place)
+
+
+def records_of_file(file: Path) -> Iterator[Record]:
+    """The objects of a file: of a JSON list, or the lines of JSONL."""
+    if file.suffix == ".jsonl":
+        return (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
+    return (row for _, row in records(read_json(file), where=str(file)))
 
 
 def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, Record]]:

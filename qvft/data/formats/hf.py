@@ -53,9 +53,14 @@ def read(
             the cache of datasets).
     """
     dataset = load(str(path), split=split)
-    if allow_paths_outside_root is None and not path.exists():  # from the Hub
-        allow_paths_outside_root = False
-    guard = PathGuard(*_image_folders(path), allow_paths_outside_root=allow_paths_outside_root)
+    folders = [path if path.is_dir() else path.parent]
+    if not path.exists():  # from the Hub: its caches
+        import datasets
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folders = [Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
+        allow_paths_outside_root = allow_paths_outside_root or False
+    guard = PathGuard(*folders, allow_paths_outside_root=allow_paths_outside_root)
     yield from samples_of(dataset, columns or {}, where=str(path), guard=guard)
 
 
@@ -114,44 +119,6 @@ def samples_of(
     pairs = (pair for builder in builders.values() for pair in builder.pairs)
     preference.warn_of_questions_inside(pairs, where=where)
     yield from (builder.sample() for builder in builders.values())
-
-
-def is_dataset(rows: Any) -> bool:
-    """Whether `rows` is a `datasets.Dataset`; raises DataError for its other dataset types."""
-    import datasets
-
-    if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
-        raise DataError("several splits", expected="one of them: " + ", ".join(map(str, rows)))
-    if isinstance(rows, datasets.IterableDataset):
-        raise DataError(
-            "an IterableDataset",
-            expected="a datasets.Dataset, or a list of dicts",
-            do="to stream data larger than memory set data.train.stream in the recipe",
-        )
-    return isinstance(rows, datasets.Dataset)
-
-
-def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[str, Any]]:
-    """Rows as dicts without empty cells; their images are `RowImage` or paths, not decoded."""
-    dataset = undecoded(dataset.with_format(None), column, where=where)
-    images = dataset.select_columns([column])
-    for number, row in enumerate(dataset):
-        cell = row[column]
-        if cell and cell["bytes"]:
-            row[column] = RowImage(images, column, number, f"{where}, row {number}")
-        elif cell:
-            row[column] = cell["path"]
-        yield {key: value for key, value in row.items() if value is not None}
-
-
-def _image_folders(path: Path) -> list[Path]:
-    """Folders in which image files may be; of a Hub id its caches."""
-    if path.exists():
-        return [path if path.is_dir() else path.parent]
-    import datasets
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return [Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
 
 
 def load(path: str, *, split: str | None, streaming: bool = False) -> Any:

@@ -1,8 +1,9 @@
-"""Images in the rows of Hugging Face datasets: bytes or paths, alone or as a list of one."""
+"""Rows of Hugging Face datasets with their images: bytes or paths, alone or as a list of one."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,3 +61,31 @@ def undecoded(dataset: Any, column: str, *, where: str) -> Any:
             expected="images, their bytes, or paths",
             do="set `columns.image`",
         ) from error
+
+
+def is_dataset(rows: Any) -> bool:
+    """Whether `rows` is a `datasets.Dataset`; raises DataError for its other dataset types."""
+    import datasets
+
+    if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise DataError("several splits", expected="one of them: " + ", ".join(map(str, rows)))
+    if isinstance(rows, datasets.IterableDataset):
+        raise DataError(
+            "an IterableDataset",
+            expected="a datasets.Dataset, or a list of dicts",
+            do="to stream data larger than memory set data.train.stream in the recipe",
+        )
+    return isinstance(rows, datasets.Dataset)
+
+
+def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[str, Any]]:
+    """Rows as dicts without empty cells; their images are `RowImage` or paths, not decoded."""
+    dataset = undecoded(dataset.with_format(None), column, where=where)
+    images = dataset.select_columns([column])
+    for number, row in enumerate(dataset):
+        cell = row[column]
+        if cell and cell["bytes"]:
+            row[column] = RowImage(images, column, number, f"{where}, row {number}")
+        elif cell:
+            row[column] = cell["path"]
+        yield {key: value for key, value in row.items() if value is not None}

@@ -8,18 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
+from qvft.data.formats import jsonl_texts as texts
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import IMAGE_OPTIONS, Format
-from qvft.data.formats.jsonl_texts import (
-    PAIR_KEYS,
-    QUESTION_KEYS,
-    add_meta,
-    is_pair,
-    read_list,
-    read_objects,
-    read_pair,
-    read_question,
-)
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, file_of_split
 from qvft.data.sample import ImageSource, Sample
@@ -69,8 +60,8 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
     """Samples of rows with the JSONL fields; rows with the same image name are merged."""
     found: dict[str, _ImageTexts] = {}
     for row, image, default_id in rows:
-        texts = found.setdefault(image.name, _ImageTexts(default_id, image, where=row.where))
-        texts.add(row)
+        one = found.setdefault(image.name, _ImageTexts(default_id, image, where=row.where))
+        one.add(row)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     pair_ids = Unique("id of a pair")
     for one in found.values():
@@ -108,18 +99,21 @@ class _ImageTexts(SampleBuilder):
 
     def add(self, row: Record) -> None:
         where = row.where
-        if "id" in row and "question" not in row and not is_pair(row):
+        if "id" in row and "question" not in row and not texts.is_pair(row):
             self._add_id(row)
         if "caption" in row:
             self.captions.append(row.text("caption"))
-        for n, caption in enumerate(read_list(row, "captions")):
+        for n, caption in enumerate(texts.read_list(row, "captions")):
             self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-        asked = [read_question(one) for one in read_objects(row, "questions", QUESTION_KEYS)]
-        pairs = [read_pair(one) for one in read_objects(row, "pairs", PAIR_KEYS)]
-        if is_pair(row):
-            pairs.append(read_pair(row))
+        asked = [
+            texts.read_question(one)
+            for one in texts.read_objects(row, "questions", texts.QUESTION_KEYS)
+        ]
+        pairs = [texts.read_pair(one) for one in texts.read_objects(row, "pairs", texts.PAIR_KEYS)]
+        if texts.is_pair(row):
+            pairs.append(texts.read_pair(row))
         elif "question" in row:
-            asked.append(read_question(row))
+            asked.append(texts.read_question(row))
         elif "answer" in row or "answers" in row:
             raise DataError(
                 "an answer without `question`",
@@ -128,7 +122,7 @@ class _ImageTexts(SampleBuilder):
                 do="add `question`, or name it `caption` if it describes the image",
             )
         else:
-            add_meta(self.meta, row)
+            texts.add_meta(self.meta, row)
         self.questions += asked
         self.pairs += pairs
         self.question_places += [where] * len(asked)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qvft.data.formats import fields, hf, jsonl, require_unique
 from qvft.data.formats.columns import require_column
 from qvft.data.formats.fields import Record
-from qvft.data.formats.hf_images import RowImage
+from qvft.data.formats.hf_images import RowImage, is_dataset, plain_rows
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.sources import image_source
 from qvft.data.sample import ImageFile, ImageSource, Sample
@@ -40,7 +40,7 @@ def samples_in_memory(
     Raises DataError without rows, or with the number of an invalid row.
     """
     columns = dict(columns or {})
-    if "datasets" in sys.modules and hf.is_dataset(rows):
+    if "datasets" in sys.modules and is_dataset(rows):
         samples = list(_of_dataset(rows, columns, where=where))
     else:
         _require_rows(rows, where=where)
@@ -55,7 +55,7 @@ def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterato
     if {"questions", "pairs"} & set(dataset.column_names) and not columns:  # as the custom JSONL
         if "image" not in dataset.column_names:
             raise DataError("no column `image`", where=where)
-        rows = hf.plain_rows(dataset, "image", where=where)
+        rows = plain_rows(dataset, "image", where=where)
         yield from jsonl.merged(_of_dicts(rows, columns, where=where))
         return
     anywhere = PathGuard(Path(), allow_paths_outside_root=True)

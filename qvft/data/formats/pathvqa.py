@@ -15,7 +15,6 @@ from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, existing, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
-from qvft.json_files import read_json, read_jsonl
 
 _STEMS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SUFFIXES = (".jpg", ".png", ".jpeg")
@@ -89,36 +88,29 @@ def _rows_file(path: Path, stems: tuple[str, ...], *, split: str | None) -> Path
 def _from_rows(file: Path, folder: Path, guard: PathGuard) -> Iterator[Sample]:
     present = {entry.name for entry in os.scandir(folder)}
     found: dict[str, SampleBuilder] = {}
-    for number, (where, row) in enumerate(_rows(file)):
+    for number, row in enumerate(_rows(file)):
         name = row.text("image")
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
         file_name = next((one for one in names if one in present), name)
-        image = guard.image(file_name, "image", where=where)
+        image = guard.image(file_name, "image", where=row.where)
         found.setdefault(file_name, SampleBuilder(Path(file_name).stem, image)).questions.append(
             Question(str(number), row.text("question"), (row.answer("answer"),))
         )
     yield from (one.sample() for one in found.values())
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Record]]:
-    if file.suffix == ".csv":
-        return _csv_rows(file)
-    if file.suffix == ".json":
-        return fields.records(read_json(file), where=str(file))
-    if file.suffix == ".jsonl":
-        places = ((f"{file}:{number}", row) for number, row in read_jsonl(file))
-        return ((place, Record(row, place)) for place, row in places)
-    raise DataError(
-        f"a `{file.suffix}` file",
-        where=str(file),
-        expected="one of " + ", ".join(_ROW_FILES),
-        do="save it as one of these",
-    )
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[str, Record]]:
-    """Rows by the header's names, in lower case."""
-    names, rows = read_rows(file, skipinitialspace=True)
+def _rows(file: Path) -> Iterator[Record]:
+    if file.suffix in (".json", ".jsonl"):
+        yield from fields.records_of_file(file)
+        return
+    if file.suffix != ".csv":
+        raise DataError(
+            f"a `{file.suffix}` file",
+            where=str(file),
+            expected="one of " + ", ".join(_ROW_FILES),
+            do="save it as one of these",
+        )
+    names, rows = read_rows(file, skipinitialspace=True)  # the header's names in any case
     for key in _KEYS:
         if [name.lower() for name in names].count(key) != 1:
             raise DataError(
@@ -128,8 +120,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Record]]:
                 do="write `image,question,answer` as the first line",
             )
     for number, cells in rows:
-        where = f"{file}:{number}"
-        yield where, Record({name.lower(): cell for name, cell in cells.items()}, where)
+        yield Record({name.lower(): cell for name, cell in cells.items()}, f"{file}:{number}")
 
 
 FORMAT = Format("pathvqa", "PathVQA as parquet or JSON", read, IMAGE_OPTIONS)
