@@ -121,6 +121,14 @@ def test_a_dry_run_lists_and_asks_nobody(written: Path, hub: Hub, capsys) -> Non
     assert hub.requests == []
 
 
+def test_reports_of_a_merged_folder_stay_here(own: Path, hub: Hub, capsys) -> None:
+    report = own / "eval" / "scans" / "predictions.jsonl"
+    report.parent.mkdir(parents=True)
+    report.write_text("{}")
+    assert main([str(own), "anna/scans", "--dry-run"]) == 0
+    assert "predictions.jsonl" not in capsys.readouterr().out
+
+
 def test_what_is_not_what_was_proven_is_refused(own: Path, hub: Hub, capsys) -> None:
     (own / ".env").write_text("HF_TOKEN=x\n")
     assert ".env" in refused(capsys, str(own), REPO)

@@ -78,6 +78,8 @@ def _proven(folder: Path, record: str) -> Files:
     known = {*hashes, record, CARD}
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     found = {name: path for name, path in found.items() if path.is_symlink() or not path.is_dir()}
+    # The reports of this folder's own evaluations stay here: they hold texts of the data.
+    found = {name: path for name, path in found.items() if not name.startswith("eval/")}
     other = [name for name, path in found.items() if name not in known or path.is_symlink()]
     if other:
         listed = ", ".join(other[:5])
