@@ -20,6 +20,7 @@ from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError, ModelError, PreflightError
 from qvft.evaluation import available_metrics
 from qvft.evaluation.rewards import reward_functions
+from qvft.evaluation.rows import prediction_rows
 from qvft.evaluation.scoring import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
