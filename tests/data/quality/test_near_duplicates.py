@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from qvft import cpu_threads
 from qvft.data.quality import near_duplicates as near
 from qvft.data.quality.image_difference import (
     COARSE_STEPS,
@@ -211,6 +212,19 @@ def test_the_hash_of_a_ramp_is_known() -> None:
     across = np.broadcast_to(wave, (SIDE_PX, SIDE_PX))
     spectrum_bit = 3  # row 0, column 3 of the 8 x 8 lowest frequencies
     assert int(perceptual_hash(100 * across)) >> spectrum_bit & 1
+
+
+def test_pairs_are_the_same_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 20  # `in_threads` starts threads after 16
+    originals = [scene(seed) for seed in range(count)]
+    looks = [seen(image) for image in originals]
+    looks += [seen(CHANGES["half"](image)) for image in originals]
+    found = []
+    for short in (float("inf"), 0.0):
+        monkeypatch.setattr(cpu_threads, "SHORT", short)
+        found.append(near_pairs(looks))
+    assert found[0] == found[1]
+    assert [(i, j) for i, j, _ in found[0]] == [(i, count + i) for i in range(count)]
 
 
 def test_a_part_moved_by_a_pixel_is_a_copy_and_one_moved_by_four_is_not() -> None:
