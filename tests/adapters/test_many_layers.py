@@ -65,6 +65,7 @@ def test_every_layer_comes_back(base: Any, saved: Any, tmp_path: Path, names: st
     assert all(torch.equal(value, expected[name]) for name, value in weights(again).items())
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning:peft")
 @pytest.mark.parametrize(
     "change",
     [

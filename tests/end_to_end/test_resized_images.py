@@ -72,16 +72,15 @@ def test_a_merge_reads_the_base_weight_by_weight(
     merge_run(run, tmp_path / "out")
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_base_in_a_narrow_type_merges_within_its_rounding(
-    make_run: Callable[..., Path], tiny_folder: Path, tmp_path: Path, dtype: str
+    make_run: Callable[..., Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
     narrow = tmp_path / "narrow"
     base = Blip2ForConditionalGeneration.from_pretrained(tiny_folder)
-    base.to(getattr(torch, dtype)).save_pretrained(narrow)
+    base.to(torch.bfloat16).save_pretrained(narrow)
     AutoProcessor.from_pretrained(tiny_folder).save_pretrained(narrow)
     run = make_run(tmp_path / "run", model={"id": str(narrow), "image_size": SIZE})
-    assert merge_run(run, tmp_path / "out")["dtype"] == dtype
+    assert merge_run(run, tmp_path / "out")["dtype"] == "bfloat16"
 
 
 def test_the_run_is_evaluated_in_its_size_and_the_report_says_so(run: Path, tmp_path: Path) -> None:

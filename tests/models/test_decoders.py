@@ -161,6 +161,15 @@ def test_attention_maps_have_every_block(loaded: Loaded, rows: list[Row]) -> Non
     assert attention_kernels(loaded.model) == before
 
 
+# Others differ from these in their attention alone, which the tests above hold.
+MERGED = [
+    *(("blip2", kind) for kind in ("llama", "gemma2", "qwen3", "gpt2", "t5")),
+    ("blip2_question", "llama"),
+    ("blip2_question", "t5"),
+]
+
+
+@pytest.mark.parametrize("base", MERGED, ids="-".join, indirect=True)
 def test_the_merged_model_is_base_and_adapter(
     base: Path, targets: list[str], make_run: Callable[..., Path], tmp_path: Path
 ) -> None:

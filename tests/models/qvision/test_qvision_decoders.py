@@ -121,18 +121,17 @@ def test_packed_rows_are_separate_ones(doubled: Loaded, rows: list[Row]) -> None
     require_close(*found)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
 def test_texts_are_those_without_a_cache_and_of_plain_generate(
-    loaded: Loaded, rows: list[Row], beams: int
+    loaded: Loaded, rows: list[Row]
 ) -> None:
-    settings = GREEDY | {"num_beams": beams}
-    texts = said(loaded, rows, settings)
-    assert texts == said(loaded, rows, settings | {"use_cache": False})
+    """Beams of every decoder: test_qvision_generation.py."""
+    texts = said(loaded, rows, GREEDY)
+    assert texts == said(loaded, rows, GREEDY | {"use_cache": False})
     template, images = loaded.template, loaded.processor.image_processor
     for row, text in zip(rows, texts, strict=True):
         asked = template.encode(row.kind, question=row.question).ids
         pixels = images(images=[loaded.collator.decode(row.sample.image)], return_tensors="pt")
-        new = loaded.model.generate(torch.tensor([asked]), **pixels, **settings)[0, len(asked) :]
+        new = loaded.model.generate(torch.tensor([asked]), **pixels, **GREEDY)[0, len(asked) :]
         assert text == (template.decode(new.tolist()),)
     assert len(set(texts)) > 1
 

@@ -42,6 +42,12 @@ PATCH, STORED, RESIZED = 4, 16, 24
 # hundred terms may be taken in another order.
 ROUNDING = 1e-5
 
+FEW = {
+    "max_text_tokens": 60,
+    "eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"},
+}
+"""Data of runs that are merged: captions, since the towers do not see a question."""
+
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
@@ -121,7 +127,7 @@ def test_a_run_is_merged_to_a_folder_of_its_size(
     run = make_run(
         tmp_path / "run",
         model={"id": str(tower), "decoder": str(decoder), "image_size": size},
-        data={"max_text_tokens": 60},
+        data=FEW,
         trainable={"lora": {"target_modules": ["c_attn"], "r": 4}},
     )
     out = tmp_path / "out"
@@ -164,7 +170,7 @@ def test_a_finished_model_is_a_base_of_another_size(
     run = make_run(
         tmp_path / "run",
         model={"id": str(first), "image_size": RESIZED},
-        data={"max_text_tokens": 60},
+        data=FEW,
         trainable={"lora": {"target_modules": ["c_attn"], "r": 4}},
     )
     merge_run(run, tmp_path / "out")
