@@ -26,7 +26,6 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_tensors import Checkpoint, base_processor
-from qvft.models.question_aware.question_tokens import require_image_token
 from qvft.models.weight_origins import Origins
 
 
@@ -138,7 +137,6 @@ def graft_processor(graft: Graft) -> Blip2Processor | InstructBlipProcessor:
     tokenizer = copy.deepcopy(graft.tokenizer)
     if not isinstance(graft.config, InstructBlipConfig):
         return Blip2Processor(images, tokenizer, num_query_tokens=queries)
-    require_image_token(processor, graft.config.image_token_index, where=graft.base.id)
     return InstructBlipProcessor(images, processor.tokenizer, tokenizer, num_query_tokens=queries)
 
 

@@ -25,7 +25,7 @@ from qvft.models.families import RETRIEVAL_CLASS, Family
 from qvft.models.graft import graft_model, graft_processor
 from qvft.models.image_size import processor_with_image_size, resize_positions, vision_of
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
-from qvft.models.query_count import keep_first_queries, processor_with_queries
+from qvft.models.query_count import keep_first_queries
 from qvft.models.question_aware.question_tokens import require_image_token
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import QVisionConfig
@@ -211,10 +211,15 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
     if base.published:
         return published_processor(base.location, base.revision)
     if base.graft is not None:
-        return processor_with_queries(graft_processor(base.graft), base.config.num_query_tokens)
-    processor = load_part(
-        AutoProcessor, base.location, where=base.id, revision=base.revision, trust_remote_code=False
-    )
+        processor: Any = graft_processor(base.graft)
+    else:
+        processor = load_part(
+            AutoProcessor,
+            base.location,
+            where=base.id,
+            revision=base.revision,
+            trust_remote_code=False,
+        )
     if not base.family.image_tokens:
         return processor
     processor.num_query_tokens = base.config.num_query_tokens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -35,10 +34,3 @@ def keep_first_queries(model: PreTrainedModel, count: int) -> None:
     kept = queries.detach()[:, :count].clone()
     model.query_tokens = nn.Parameter(kept, requires_grad=queries.requires_grad)
     model.config.num_query_tokens = count
-
-
-def processor_with_queries(processor: Any, count: int) -> Any:
-    """A copy of a processor with `count` `<image>` tokens before a text."""
-    processor = copy.deepcopy(processor)
-    processor.num_query_tokens = count
-    return processor

@@ -6,7 +6,7 @@ Shape letters: P prompts, K samples per prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,15 +34,6 @@ from qvft.training.rewards.log_probs import KnownLogProbs, TokenLogProbs
 
 NOTHING_LEARNT = 1e-12
 """Largest advantage, up to rounding, of a group without spread."""
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What a batch's samples are learnt from: texts, and the numbers of all samples and tokens."""
-
-    texts: list[LearntText]
-    count: int
-    tokens: int
 
 
 class Logged:
@@ -105,17 +96,17 @@ class Rollouts:
             return [dict(batch) for batch in self._batches], {}
         self.model.eval()
         logged, problem = Logged(), None
-        learnt: list[Learnt] = []
+        self._texts, self._batches = [], []
         try:
-            learnt = [self._learnt(one, generation, trainer_state, logged) for one in given]
+            self._batches = [
+                self._batch_of(one, generation, trainer_state, logged) for one in given
+            ]
         except UserError as error:
             problem = error  # raised in all processes, which would wait for this one
         found = all_gather_object((problem, list(logged.sums)))
         for failed, _ in found:
             if failed is not None:
                 raise failed
-        self._texts = []
-        self._batches = [self._built(*pair) for pair in zip(given, learnt, strict=True)]
         sums: dict[str, LossSum] = {}
         for name in dict.fromkeys(name for _, names in found for name in names):
             total, count = logged.sums.get(name, (0.0, 0.0))
@@ -125,13 +116,13 @@ class Rollouts:
             )
         return [dict(batch) for batch in self._batches], sums
 
-    def _learnt(
+    def _batch_of(
         self, given: GivenBatch, generation: int, trainer_state: Any, logged: Logged
-    ) -> Learnt:
-        """Samples and scores the rows of a batch."""
+    ) -> dict[str, Tensor]:
+        """The batch of samples of a batch's rows, with their advantages, and of references."""
         reward, rows = self.reward, given.asked
         if not rows:
-            return Learnt([], 0, 0)
+            return self._collated(given, [], count=0, tokens=0)
         states = self.encoded(given.tensors)
         groups = self.sampled(given, states, generation, reward.num_generations)
         samples = [sample for group in groups for sample in group]
@@ -171,7 +162,8 @@ class Rollouts:
         ]
         if reward.lm:
             kept += self._references(rows)
-        return Learnt(kept, len(samples), sum(len(sample.ids) for sample in samples))
+        tokens = sum(len(sample.ids) for sample in samples)
+        return self._collated(given, kept, count=len(samples), tokens=tokens)
 
     def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the rows of each image share, from its pixels or features."""
@@ -229,21 +221,21 @@ class Rollouts:
             for target in (row.references if row.kind == "caption" else (row.target,))
         ]
 
-    def _built(self, given: GivenBatch, learnt: Learnt) -> dict[str, Tensor]:
-        """A batch of texts; of one without loss where nothing is learnt, since every process runs
-        every pass.
+    def _collated(
+        self, given: GivenBatch, texts: list[LearntText], *, count: int, tokens: int
+    ) -> dict[str, Tensor]:
+        """A batch of texts, with the numbers of all samples and of their tokens; of one without
+        loss where nothing is learnt, since every process runs every pass.
         """
-        texts = learnt.texts
         if not texts:
             _, row = given.rows[0]
-            tokens = encode(row, self.collator.template)
-            texts = [LearntText(FILLER, row, tokens, 0.0)]
+            texts = [LearntText(FILLER, row, encode(row, self.collator.template), 0.0)]
         built = self.collate(texts, given.seen(texts))
         place = len(self._texts)
         self._texts += texts
         built |= {
-            "texts": torch.tensor(learnt.count),
-            "tokens": torch.tensor(learnt.tokens),
+            "texts": torch.tensor(count),
+            "tokens": torch.tensor(tokens),
             "text_index": torch.arange(place, place + len(texts)),
         }
         return {name: value.to(self.model.device) for name, value in built.items()}
