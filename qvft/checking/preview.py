@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
-from torch import Tensor
 
 from qvft.data.collate import Collator
 from qvft.data.pixels import denormalised
@@ -126,14 +125,16 @@ def _choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple
 
 def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:
     template = collator.template
-    pixels = collator.pixels([row.sample.image])[0]
-    png, size = _png(pixels, collator.image_processor)
+    pixels = denormalised(collator.pixels([row.sample.image])[0], collator.image_processor)
+    image = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
     return PreviewRow(
         id=row.id,
         kind=row.kind,
         why=why,
-        png=png,
-        size=size,
+        png=stream.getvalue(),
+        size=image.size,
         image_tokens=template.num_query_tokens,
         tokens=_row_tokens(row, template),
         rejected=()
@@ -163,11 +164,3 @@ def _token(template: PromptTemplate, token_id: int, role: Role, *, cut: bool = F
     if "\ufffd" in text:  # a part of a character: show the vocabulary's entry instead
         text = tokenizer.convert_ids_to_tokens(token_id)
     return Token(token_id, text.replace(" ", "·").replace("\n", "↵"), role, cut)
-
-
-def _png(pixels: Tensor, processor: Any) -> tuple[bytes, tuple[int, int]]:
-    """A normalised image (3, height, width) as PNG, denormalised, and its size."""
-    image = Image.fromarray((denormalised(pixels, processor) * 255).round().astype(np.uint8))
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue(), image.size

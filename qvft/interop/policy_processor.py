@@ -89,20 +89,11 @@ class PolicyProcessor(Blip2Processor):
                 expected="columns image, prompt and completion",
             )
         images = [image for messages in conversations for image in _images(messages)]
-        padding = {key: options[key] for key in _PADDING if key in options}
-        encoded = self(images=images or None, text=texts, **{**(processor_kwargs or {}), **padding})
+        encoded = self(images=images or None, text=texts, **{**(processor_kwargs or {}), **options})
         return encoded if return_dict else encoded["input_ids"]
 
     def __call__(
-        self,
-        images: Any = None,
-        text: str | Sequence[str] | None = None,
-        *,
-        padding: bool | str = False,
-        padding_side: str | None = None,
-        return_tensors: str | None = None,
-        pad_to_multiple_of: int | None = None,
-        **_: Any,
+        self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any
     ) -> BatchFeature:
         """Token rows, `attention_mask` and `pixel_values`.
 
@@ -111,6 +102,7 @@ class PolicyProcessor(Blip2Processor):
 
         Args:
             images: one per text, or lists of one.
+            options: of `tokenizer.pad`, by default no padding; others have no effect.
 
         Raises:
             DataError: another number of images than of texts.
@@ -126,13 +118,11 @@ class PolicyProcessor(Blip2Processor):
                     expected="one each",
                 )
             rows = [self._ids(one, after_image=flat is not None) for one in texts]
+            padding = {key: options[key] for key in _PADDING if key in options}
             padded = self.tokenizer.pad(
                 {"input_ids": rows},
-                padding=padding,
-                padding_side=padding_side,
-                pad_to_multiple_of=pad_to_multiple_of,
+                **{"padding": False, **padding},
                 return_attention_mask=True,
-                return_tensors=return_tensors,
                 verbose=False,
             )
             found |= {key: padded[key] for key in ("input_ids", "attention_mask")}

@@ -44,7 +44,10 @@ def read(
         split: `train` or `test`, from `phrase_type`; of a file of `SPLIT_FILES` the file says it.
         images: the image folder; None: `VQA_RAD Image Folder` or `images` beside the file.
     """
-    file = _file(path, split)
+    file = path
+    if path.is_dir():
+        names = (FILE, SPLIT_FILES.get(split or "", FILE))
+        file = next((path / name for name in names if (path / name).exists()), path / FILE)
     content = read_json(file)
     of_file = next((name for name, one in SPLIT_FILES.items() if one == file.name), None)
     split = split or of_file
@@ -85,14 +88,6 @@ def read(
         sample = found.setdefault(name, SampleBuilder(Path(name).stem, image, meta=organ))
         sample.questions.append(Question(qid, texts["question"], (row.answer("answer"),), meta))
     yield from (one.sample() for one in found.values())
-
-
-def _file(path: Path, split: str | None) -> Path:
-    """The JSON file of a split."""
-    if not path.is_dir() or (path / FILE).exists() or split not in SPLIT_FILES:
-        return path / FILE if path.is_dir() else path
-    file = path / SPLIT_FILES[split]
-    return file if file.exists() else path / FILE
 
 
 FORMAT = Format(
