@@ -75,7 +75,11 @@ def verify(run: Path, json_file: Path | None) -> None:
 
         write_json(json_file, dataclasses.asdict(findings))
     findings.raise_if_failed()
-    print_next(["qvft", "eval", str(run)])
+    if (run / "adapter").is_dir():
+        print_next(["qvft", "eval", str(run)])
+    else:
+        lock = str(run / LOCK_NAME)
+        print_next(["qvft", "train", lock, f"run.dir={run}", "train.resume=auto"])
 
 
 def check(
