@@ -98,9 +98,9 @@ def test_an_exported_folder_embeds_and_classifies_as_the_run(
 
 def test_no_images_and_no_texts_are_refused(aligned_run: Path) -> None:
     model = load_embedding_model(aligned_run)
-    for embed in (model.embed_images, model.embed_texts):
+    for method in (model.embed_images, model.embed_texts):
         with pytest.raises(DataError, match="an empty list"):
-            embed([])
+            method([])
 
 
 def test_search_finds_by_text_and_by_image_and_writes_rows(
