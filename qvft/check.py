@@ -66,7 +66,11 @@ def verify(given: argparse.Namespace) -> None:
     if given.json is not None:
         write_json(given.json, dataclasses.asdict(findings))
     findings.raise_if_failed()
-    print_next(["qvft", "eval", str(run)])
+    if (run / "adapter").is_dir():
+        print_next(["qvft", "eval", str(run)])
+    else:
+        lock = str(run / LOCK_NAME)
+        print_next(["qvft", "train", lock, f"run.dir={run}", "train.resume=auto"])
 
 
 def check(given: argparse.Namespace) -> None:

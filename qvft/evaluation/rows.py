@@ -72,20 +72,30 @@ def row_of_json(content: Mapping[str, Any], *, where: str) -> PredictionRow:
     Raises:
         DataError: a key is missing or has the wrong type.
     """
+    wanted = "a row of an evaluation"
+    for key in ("id", "image", "prediction", "references"):
+        if key not in content:
+            raise DataError(f"`{key}` is missing", where=where, expected=wanted)
+    question = content.get("question")
+    kind = content.get("kind", "caption" if question is None else "question")
+    if kind != ("caption" if question is None else "question"):
+        raise DataError(f"`kind` is {kind}", where=where, expected="question with a question alone")
+    if not isinstance(content["references"], list):  # a text would be read letter by letter
+        raise DataError("`references` is no list", where=where, expected="a list of texts")
     try:
         row = PredictionRow(
             id=content["id"],
             image=content["image"],
-            kind=content.get("kind", "question" if "question" in content else "caption"),
-            question=content.get("question"),
+            kind=kind,
+            question=question,
             prediction=content["prediction"],
             references=tuple(content["references"]),
             meta=dict(content.get("meta", {})),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{error}", where=where, expected="a row of an evaluation") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{error}", where=where, expected=wanted) from error
     texts = [row.id, row.image, row.kind, row.prediction, *row.references]
     texts += [] if row.question is None else [row.question]
     if not all(isinstance(text, str) for text in texts):
-        raise DataError("a value is no text", where=where, expected="a row of an evaluation")
+        raise DataError("a value is no text", where=where, expected=wanted)
     return row

@@ -18,6 +18,7 @@ from qvft.adapters.manifest import fingerprints
 from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
+from qvft.errors import DataError
 from qvft.inference.finite import require_finite
 from qvft.inference.vector_file import FloatArray
 from qvft.inference.vector_search import similarities
@@ -76,6 +77,8 @@ class EmbeddingModel:
         one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
         listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
         sources = [image_source(image, where="images") for image in listed]
+        if not sources:
+            raise DataError("an empty list", where="images", expected="one image or more")
         batches = self.batches(sources, batch_size=batch_size, workers=workers, skip=False)
         return np.concatenate([vectors for _, vectors in batches])
 
@@ -109,10 +112,13 @@ class EmbeddingModel:
 
         Raises:
             CheckpointError: it has no contrast heads.
+            DataError: an empty list.
         """
         if self._aligned is None:
             raise no_contrast(self.name)
         listed = [texts] if isinstance(texts, str) else texts
+        if not len(listed):
+            raise DataError("an empty list", where="texts", expected="one text or more")
         cleaned = [self.loaded.template.cleaned("caption", text) for text in listed]
         vectors = self._aligned.text_vectors(cleaned)
         require_finite(vectors, "the vectors")

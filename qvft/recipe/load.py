@@ -140,6 +140,10 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f'key "{dotted}" is missing'
     message = item["msg"].removeprefix("Value error, ")
+    kinds = ("model_type", "dict_type", "list_type")
+    if item["type"] in kinds and isinstance(item["input"], str) and item["input"][:1] in ("[", "{"):
+        ask = "expected YAML: close each bracket, and quote texts that hold any of [ ] { } , :"
+        return f"{dotted}={shown(item['input'])}: {ask}"
     if item["type"] in ("model_type", "dict_type"):
         return f"{dotted}={shown(item['input'])}: {_keys_of(model, path)}"
     if item["type"] == "list_type":
@@ -148,7 +152,9 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
         one = "all-linear, or a list of names" if dotted.endswith("target_modules") else "a list"
         return f"{dotted}={given}: expected {one}, e.g. {dotted}=[{example}]"
     if item["type"] == "string_type" and isinstance(item["input"], Mapping):
-        text = "{" + ", ".join(map(str, item["input"])) + "}"  # a text in braces, as YAML reads it
+        given = item["input"].items()  # as YAML reads a text in braces, or with a colon
+        pairs = ", ".join(str(k) if v is None else f"{k}: {v}" for k, v in given)
+        text = pairs if len(given) == 1 and None not in item["input"].values() else f"{{{pairs}}}"
         return f"{dotted}={shown(item['input'])}: expected a text; write it in quotes: '\"{text}\"'"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message

@@ -104,7 +104,7 @@ def _require_own_run(recipe: Recipe, folder: Path) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = "not set" if value is None else str(value)
+    text = "not set" if value is None else str(value) or "empty"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

@@ -12,6 +12,7 @@ import pytest
 from qvft.data.formats import read_samples
 from qvft.data.write_jsonl import write_jsonl
 from qvft.embed import main as embed
+from qvft.errors import DataError
 from qvft.eval import main as evaluate
 from qvft.evaluation.metrics.retrieval import retrieval_scores
 from qvft.inference.embedding_model import load_embedding_model
@@ -93,6 +94,13 @@ def test_an_exported_folder_embeds_and_classifies_as_the_run(
         assert predict([str(folder), str(drawn), *asked]) == 0
         rows.append(found(out))
     assert [row["text"] for row in rows[0]] == [row["text"] for row in rows[1]]
+
+
+def test_no_images_and_no_texts_are_refused(aligned_run: Path) -> None:
+    model = load_embedding_model(aligned_run)
+    for method in (model.embed_images, model.embed_texts):
+        with pytest.raises(DataError, match="an empty list"):
+            method([])
 
 
 def test_search_finds_by_text_and_by_image_and_writes_rows(

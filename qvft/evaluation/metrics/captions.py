@@ -52,9 +52,12 @@ def score_captions(
         predictions: one caption an id; may be empty, and then scores (nearly) zero.
 
     Raises:
-        DataError: a predicted id has no references.
+        DataError: a predicted id has no references, or a text in place of a list of them.
     """
     ids = list(predictions)
+    single = next((key for key in ids if isinstance(references.get(key), str)), None)
+    if single is not None:  # its letters would be the references
+        raise DataError(f"the references of {single!r} are one text", expected="a list of texts")
     unknown = [key for key in ids if not references.get(key)]
     if unknown:
         raise DataError(

@@ -65,8 +65,10 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, rules: Rules = "201
         answers: the human answers, ten in VQA v2; at least two.
 
     Raises:
-        ValueError: fewer than two answers, or rules of another year.
+        ValueError: fewer than two answers, one text in place of them, or rules of another year.
     """
+    if isinstance(answers, str):
+        raise ValueError("one text; VQA accuracy needs a list of answers")
     if len(answers) < 2:
         raise ValueError(f"{len(answers)} answers; VQA accuracy needs at least two, VQA v2 has ten")
     try:

@@ -25,12 +25,17 @@ def score_predictions_file(predictions: Path, *, metrics: Sequence[str]) -> Scor
         metrics: as in `scoring.score`.
 
     Raises:
-        DataError: a row is broken, has no references, or does not fit a metric.
+        DataError: a row is broken, has no references, the id of another, or does not fit a metric.
     """
     lines = [(f"{predictions}:{number}", row) for number, row in read_jsonl(predictions)]
     rows = [row_of_json(row, where=where) for where, row in lines]
     if not rows:
         raise DataError("no rows", where=str(predictions), expected="what qvft eval writes")
+    seen: set[str] = set()
+    for (where, _), row in zip(lines, rows, strict=True):
+        if row.id in seen:
+            raise DataError(f"`id` {row.id} is used twice", where=where, expected="an id per row")
+        seen.add(row.id)
     found = score(rows, metrics=list(metrics))
     return Scored(
         metrics=found.metrics,
@@ -65,7 +70,7 @@ def write_results(predictions: Path, out: Path, *, layout: str) -> tuple[int, in
     written: list[dict[str, Any]] = []
     others = 0
     for number, row in read_jsonl(predictions):
-        if ("question" in row) != (layout == "vqa_results"):
+        if (row.get("question") is not None) != (layout == "vqa_results"):
             others += 1
             continue
         name = str(row.get("id", "")).removesuffix("#captions")

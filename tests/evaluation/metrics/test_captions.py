@@ -14,6 +14,7 @@ from qvft.evaluation.metrics import ngrams, word_numbers
 from qvft.evaluation.metrics.captions import NAMES, CaptionScores, score_batch, score_captions
 from qvft.evaluation.metrics.ngrams import CaptionBatch
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.metrics.vqa import vqa_accuracy
 
 # The official scripts and this module add the same doubles in another order.
 ROUNDING = 1e-12
@@ -225,3 +226,10 @@ def test_rouge_of_long_captions_is_the_longest_common_subsequence(length: int) -
     # A short caption beside it is compared in machine words.
     scores = score_tokens({"x": [known], "y": [["a", "b"]]}, {"x": said, "y": ["a", "b"]})
     assert scores.per_item["ROUGE_L"] == pytest.approx({"x": expected, "y": 1.0}, abs=ROUNDING)
+
+
+def test_one_text_in_place_of_a_list_of_references_is_refused() -> None:
+    with pytest.raises(DataError, match="one text"):
+        score_captions({"1": "a dog"}, {"1": "a dog"})
+    with pytest.raises(ValueError, match="one text"):
+        vqa_accuracy("yes", "yes")

@@ -36,6 +36,28 @@ def test_predictions_get_the_scores_of_an_evaluation(tmp_path: Path) -> None:
     assert found["intervals"].keys() == expected.intervals.keys()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"references": "yes"}, "`references` is no list"),
+        ({"id": "8#captions"}, "used twice"),
+        ({"kind": "caption"}, "`kind` is caption"),
+        ({"prediction": 1}, "no text"),
+    ],
+)
+def test_a_row_that_would_be_scored_wrong_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    path = lines(tmp_path / "p.jsonl", [*ROWS[:2], {**ROWS[2], **change}])
+    assert score_files(["predictions", "--predictions", path]) == 2
+    message = capsys.readouterr().err
+    assert "p.jsonl:3" in message and said in message
+
+
+def test_a_null_question_is_a_caption() -> None:
+    assert row_of_json({**ROWS[0], "question": None}, where="").kind == "caption"
+
+
 def test_metrics_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = lines(tmp_path / "p.jsonl", ROWS)
     assert score_files(["predictions", "--predictions", path, "--metrics", "vqa_2017"]) == 2
