@@ -145,8 +145,9 @@ def _data(split: SplitFindings) -> Iterator[str]:
     if split.cleaned_rows:
         yield f"{split.cleaned_rows:,} rows changed by data.text: blip2"
     if answers := split.quality.answers:
-        common = (f"{one.answer} {one.share:.1%}" for one in answers.common[:LISTED])
-        yield f"{answers.distinct:,} different answers: {', '.join(common)}"
+        common = [f"{one.answer} {one.share:.1%}" for one in answers.common[:LISTED]]
+        named = f": {', '.join(common)}" if common else ""
+        yield f"{answers.distinct:,} different answers{named}"
     if pairs := split.quality.pairs:
         yield (
             f"chosen texts have {pairs.chosen_tokens:.1f} tokens on average, rejected ones "
