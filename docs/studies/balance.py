@@ -24,8 +24,8 @@ import numpy as np
 
 from qvft.data.packing import SHARED_PREFIX, Packer
 from qvft.data.prompt import PromptTemplate
-from qvft.data.token_stats import row_tokens
 from qvft.data.rows import Row, training_rows
+from qvft.data.token_stats import row_tokens
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_texts
