@@ -60,7 +60,7 @@ def _words(texts: Sequence[str]) -> tuple[list[str], IntArray, IntArray]:
             own = pieces(composed(texts[place]))
             texts[place] = " ".join([f"{_PIECE}{known[piece]}" for piece in own])
         data, kinds, end, length = _bytes(texts)
-    key = np.ndarray(len(data) - 8, "<u8", data, strides=(1,))
+    key = np.ndarray(len(data) - 8, "<u8", data, strides=(1,))  # the eight bytes from each on
     low = key[end - length] & _FIRST_BYTES[np.minimum(length, 8)]
     high = key[end - length + 8] & _FIRST_BYTES[np.maximum(length - 8, 0)]
     first = _first_places(low, high)
