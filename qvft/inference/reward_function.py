@@ -38,7 +38,7 @@ RewardFactory = Callable[[Sequence[str], Sequence[Row], bool], Mapping[str, Rewa
 token is a word of n-grams: `evaluation.rewards.reward_functions`."""
 
 TextScores = Callable[[Sequence[Sampled]], Mapping[str, float]]
-"""Scores of generated texts by the report's names: `evaluation.text_scores.text_scores`."""
+"""Scores of generated texts by the report's names: `evaluation.scoring.text_scores`."""
 
 UNTRAINED: Further = {
     "trainer_state": None,

@@ -50,7 +50,7 @@ def prepare_training(
     Args:
         given: the recipe's base model, if already loaded; it gets the adapters.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
-        scores: `evaluation.text_scores.text_scores`; None where nothing is evaluated.
+        scores: `evaluation.scoring.text_scores`; None where nothing is evaluated.
     """
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
