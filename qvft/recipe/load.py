@@ -151,9 +151,9 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
         one = "all-linear, or a list of names" if dotted.endswith("target_modules") else "a list"
         return f"{dotted}={given}: expected {one}, e.g. {dotted}=[{example}]"
     if item["type"] == "string_type" and isinstance(item["input"], Mapping):
-        given = item["input"].items()  # as YAML reads a text in braces, or with a colon
-        pairs = ", ".join(str(k) if v is None else f"{k}: {v}" for k, v in given)
-        text = pairs if len(given) == 1 and None not in item["input"].values() else f"{{{pairs}}}"
+        read = item["input"]  # as YAML reads a text in braces, or with a colon
+        pairs = ", ".join(str(k) if v is None else f"{k}: {v}" for k, v in read.items())
+        text = pairs if len(read) == 1 and None not in read.values() else f"{{{pairs}}}"
         return f"{dotted}={shown(item['input'])}: expected a text; write it in quotes: '\"{text}\"'"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
