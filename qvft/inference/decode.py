@@ -17,7 +17,7 @@ from qvft.data.collate import WIDTH_STEP, Collator, pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.errors import FailedError
 from qvft.inference.encoding import Encoded
-from qvft.inference.finite import finite_logits
+from qvft.models.finite_outputs import finite_logits
 from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
 

@@ -19,11 +19,11 @@ from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
 from qvft.errors import DataError
-from qvft.inference.finite import require_finite
 from qvft.inference.vector_file import FloatArray
 from qvft.inference.vector_search import similarities
 from qvft.log import get_logger
 from qvft.models.blip2 import encode_vision, query_states
+from qvft.models.finite_outputs import require_finite
 from qvft.setup.alignment_model import AlignmentModel, open_alignment
 from qvft.setup.itc_heads import has_contrast, is_retrieval_checkpoint, no_contrast
 from qvft.setup.model import base_of
@@ -100,9 +100,7 @@ class EmbeddingModel:
                 raise failed[0]
             if pixels is not None:
                 usable = [name for name, problem in named if problem is None]
-                vectors = self._vectors(pixels)
-                require_finite(vectors, "the vectors")
-                yield usable, vectors.cpu().numpy()
+                yield usable, self._vectors(pixels).cpu().numpy()
         if failed:
             says = "images that cannot be decoded, left out: %d of %d, first %s: %s"
             logger.warning(says, len(failed), len(sources), failed[0].where, failed[0].given)
@@ -120,9 +118,7 @@ class EmbeddingModel:
         if not len(listed):
             raise DataError("an empty list", where="texts", expected="one text or more")
         cleaned = [self.loaded.template.cleaned("caption", text) for text in listed]
-        vectors = self._aligned.text_vectors(cleaned)
-        require_finite(vectors, "the vectors")
-        return vectors.cpu().numpy()[:, None]
+        return self._aligned.text_vectors(cleaned).cpu().numpy()[:, None]
 
     def similarity(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """As `vector_search.similarities`."""
@@ -133,7 +129,8 @@ class EmbeddingModel:
             return self._aligned.image_vectors(pixels)
         model = self.loaded.blip2
         states = query_states(model, encode_vision(model, pixels.to(model.device, model.dtype)))
-        return normalize(states.float().mean(dim=1, keepdim=True), dim=-1)
+        means = require_finite(states.float().mean(dim=1, keepdim=True), "the vectors")
+        return normalize(means, dim=-1)
 
 
 def vector_settings(opened: ResolvedModel) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.prompt import TokenRow
 from qvft.inference.decode import Prompted
-from qvft.inference.finite import require_finite
+from qvft.models.finite_outputs import require_finite
 from qvft.models.supervised_tokens import IGNORED, supervised_tokens
 from qvft.setup.packer import packer_for
 

@@ -20,6 +20,7 @@ from qvft.models.alignment.text_tokens import MAX_TOKENS, encode_texts
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.models.families import FAMILIES, RETRIEVAL_CLASS
+from qvft.models.finite_outputs import require_finite
 from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.itc_heads import require_contrast
 from qvft.setup.model import Loaded, base_model, base_of
@@ -37,14 +38,14 @@ class AlignmentModel:
 
     @torch.no_grad()
     def text_vectors(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Unit vectors (M, E) float32."""
+        """Unit vectors (M, E) float32; raises FailedError if one is NaN or infinite."""
         parts = []
         for start in range(0, len(texts), batch_size):
             ids, mask = self.encode(texts[start : start + batch_size])
             parts.append(
                 text_embeddings(self.loaded.blip2, self.branch.heads, input_ids=ids, text_mask=mask)
             )
-        return torch.cat(parts)
+        return require_finite(torch.cat(parts), "the vectors")
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
@@ -54,9 +55,9 @@ class AlignmentModel:
 
     @torch.no_grad()
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Unit vectors (I, Q, E) float32 of normalised images."""
+        """Unit vectors (I, Q, E) float32 of normalised images; raises as `text_vectors`."""
         states = query_states(self.loaded.blip2, self.features(pixels))
-        return image_embeddings(self.branch.heads, states)
+        return require_finite(image_embeddings(self.branch.heads, states), "the vectors")
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens of the text branch and their mask (M, T), on the model's device."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from qvft.data.formats import read_samples
 from qvft.data.write_jsonl import write_jsonl
@@ -199,3 +200,15 @@ def test_a_file_of_another_program_is_refused(name: str, tmp_path: Path, capsys)
         path.write_bytes(b"PAR1 something else PAR1")
     assert search([str(path), "--duplicates"]) == 2
     assert name in capsys.readouterr().err
+
+
+def test_a_nan_weight_makes_no_vector_and_no_class(
+    retrieval_folder: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(retrieval_folder, tmp_path / "damaged"))
+    weights = load_file(folder / "model.safetensors")
+    weights["query_tokens"][0, 0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert embed([str(folder), str(drawn), "--out", str(tmp_path / "v.npy")]) == 1
+    assert predict([str(folder), str(drawn), "--classes", "circle,star", "--workers", "0"]) == 1
+    assert capsys.readouterr().out == "" and not (tmp_path / "v.npy").exists()

@@ -12,13 +12,14 @@ from torch import Tensor
 from qvft.errors import FailedError
 
 
-def require_finite(values: Tensor, what: str) -> None:
-    """Raises FailedError if one of the values is NaN or infinite."""
+def require_finite(values: Tensor, what: str) -> Tensor:
+    """The values; raises FailedError if one of them is NaN or infinite."""
     if not bool(torch.isfinite(values).all()):
         raise FailedError(
             f"{what} of the model are NaN or infinite: its weights are damaged, or too large for "
             "their type; look at them, and set model.dtype=float32 if they are float16"
         )
+    return values
 
 
 @contextmanager
