@@ -67,27 +67,28 @@ def evaluate_each(
             do='evaluate them with evaluate_each, or name one: **{"data.eval": {"path": ...}}',
         )
     checked = []
-    unused = opened.recipe.eval.metrics
+    names = unused = opened.recipe.eval.metrics
     for source in sources:
-        own: dict[str, Any] = {"data": data.model_copy(update={"eval": source})}
-        texts = listed(opened.recipe.model_copy(update=own), "eval")
+        own = data.model_copy(update={"eval": source})
+        one = replace(opened, recipe=opened.recipe.model_copy(update={"data": own}))
+        folder = out or output_folder(one, source_name(source))
+        if out is not None and data.lists("eval"):
+            folder = out / source_name(source)
+        require_replaceable(folder)
+        texts = listed(one.recipe, "eval")
         rows = evaluation_rows(texts.samples, texts=source.texts)
         if len(sources) > 1:
-            fitting = fitting_metrics(opened.recipe.eval.metrics, rows)
+            fitting = fitting_metrics(names, rows)
             unused = [name for name in unused if name not in fitting]
-            if left := [name for name in opened.recipe.eval.metrics if name not in fitting]:
+            if left := [name for name in names if name not in fitting]:
                 get_logger("qvft.eval").warning(
                     "%s: without the metrics %s", source_name(source), ", ".join(left)
                 )
             kept_keys: dict[str, Any] = {"metrics": fitting} if fitting else {}
             if not any(row.kind == "question" for row in rows):
                 kept_keys["candidates"] = None
-            own["eval"] = opened.recipe.eval.model_copy(update=kept_keys)
-        one = replace(opened, recipe=opened.recipe.model_copy(update=own))
-        folder = out or output_folder(one, source_name(source))
-        if out is not None and data.lists("eval"):
-            folder = out / source_name(source)
-        require_replaceable(folder)
+            settings = one.recipe.eval.model_copy(update=kept_keys)
+            one = replace(one, recipe=one.recipe.model_copy(update={"eval": settings}))
         other = None
         if against is not None:
             other = compared_with(against, one, recipe_path=recipe_path, overrides=overrides)

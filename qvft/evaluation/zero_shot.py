@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.pixels import pixel_chunks
@@ -53,6 +54,19 @@ class Classes:
     def vectors(self, aligned: AlignmentModel) -> Tensor:
         """Unit vectors (C, E)."""
         return class_embeddings(self.names, self.templates, embed=aligned.text_vectors)
+
+
+def classify(
+    aligned: AlignmentModel, images: Sequence[Image], names: Sequence[str], templates: Sequence[str]
+) -> list[str]:
+    """The class of each image with the nearest prompts.
+
+    Raises:
+        UserError: as `check_classes`.
+    """
+    classes = Classes(tuple(names), tuple(templates)).vectors(aligned)
+    vectors = aligned.image_vectors(aligned.loaded.collator.normalise(images))
+    return [names[index] for index in similarity(vectors, classes).argmax(dim=1).tolist()]
 
 
 def classifications(

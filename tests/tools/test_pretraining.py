@@ -19,7 +19,7 @@ FEW = """phases=[
            learning_rate: {vision: 1.5e-3}},
    trainable: {vision: full, qformer: frozen, query_tokens: frozen, language_projection: frozen,
           decoder: frozen}},
-  {name: language, train: {max_steps: 2, batch_size: 4}}]"""
+  {name: language, train: {max_steps: 2, per_device_train_batch_size: 4}}]"""
 
 
 @pytest.fixture(scope="module")
