@@ -18,7 +18,7 @@ logger = logging.getLogger("qvft.cpu_threads")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SHORT = 0.0015  # seconds
+SHORT = 0.001  # seconds
 MOST_THREADS = 8  # of `in_threads`; more would wait for Python's interpreter lock
 
 WAITING = {

@@ -114,8 +114,8 @@ def near_pairs(
     HASH_BITS of 64 bits differ. A pair is a near duplicate if `image_difference` is at most
     MOST_DIFFERENCE, first of the thumbnails, then of the closer views. Tiny images are compared by
     their thumbnails only, without a crop search. A mirrored image is not a duplicate: left and
-    right matter in radiographs and texts. Most candidates are rejected by their signatures, in
-    threads; the MOST_PAIRS most similar others are decoded again, ahead of the comparison.
+    right matter in radiographs and texts. Most candidates are rejected by their signatures; the
+    MOST_PAIRS most similar others are decoded again, in threads ahead of the comparison.
 
     The constants come from VQA-RAD (315 radiographs), pages of one template and the digits of the
     quickstart (1,797 of 8 x 8 pixels): docs/data_quality.md. Hashes alone do not tell radiographs
@@ -181,10 +181,9 @@ def _similar_pairs(signatures: Sequence[ImageSignature]) -> list[tuple[int, int,
         return [(*pairs[place], float(differences[place])) for place in np.flatnonzero(kept)]
 
     similar: list[tuple[int, int, float]] = []
-    starts = range(0, len(hashes), _BLOCK)
     with counted("looking for near duplicates of images", len(hashes)) as count:
-        for start, found in zip(starts, in_threads(of_block, starts), strict=True):
-            similar += found
+        for start in range(0, len(hashes), _BLOCK):
+            similar += of_block(start)
             count.advance(min(_BLOCK, len(hashes) - start))
     return similar
 
