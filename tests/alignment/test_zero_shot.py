@@ -133,7 +133,6 @@ def test_lines_go_to_standard_output_without_a_file(
     [
         (["--question", "Which?"], "--question"),
         (["--num_beams", "3"], "--num_beams"),
-        (["--generation-config", "f.json"], "--generation-config"),
         (["--classes", "cat,cat"], "2 classes; expected one or more, each once"),
         (["--classes", "cat,"], "a class without a name"),
         (["--prompts", "a picture"], "template `a picture`"),
